@@ -533,7 +533,7 @@ mod tests {
         let claims = [Claim { counted: vec![Arc::clone(&tally)], ways: vec![vec![tally]], tells_apart: true }];
         let goes = |counts: &mut Counts, name: &str| {
             let names: arrow_array::ArrayRef = Arc::new(arrow_array::StringArray::from(vec![name]));
-            counts.admit(&claims, Whose { stream: "visits", contributors: Some(&names), row: 0 }, 0)
+            counts.admit(&claims, Whose { stream: &"visits".parse().unwrap(), contributors: Some(&names), row: 0 }, 0)
         };
         let Found { log, mut counts, .. } = open_sim(&sim, 1);
         assert!(goes(&mut counts, "ann"));

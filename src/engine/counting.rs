@@ -413,7 +413,8 @@ mod tests {
     /// Whether the record of a person may go.
     fn goes(counting: &Counting, number: u32) -> bool {
         let contributors: ArrayRef = Arc::new(Int64Array::from(vec![i64::from(number)]));
-        let whose = Whose { stream: "visits", contributors: Some(&contributors), row: 0 };
+        let stream = "visits".parse().unwrap();
+        let whose = Whose { stream: &stream, contributors: Some(&contributors), row: 0 };
         counting.begin().admit(&claims(), whose)
     }
 
@@ -534,7 +535,8 @@ mod tests {
     fn records_that_are_decided_again_count_once_and_until_their_day_is_over() {
         let directory = TempDir::new().unwrap();
         let counting = begin(directory.path(), 1);
-        let whose = |row| Whose { stream: "visits", contributors: None, row };
+        let stream = "visits".parse().unwrap();
+        let whose = |row| Whose { stream: &stream, contributors: None, row };
         let series = counting.series();
         let before = counting.clock.wall();
         for _ in 0..3 {

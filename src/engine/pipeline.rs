@@ -183,7 +183,7 @@ impl Pipeline {
     /// How far the windows of each dataset had come at the last [`Self::tick`]: its name, the event time through which they
     /// have closed, and how many are open. This takes no lock.
     #[must_use]
-    pub fn windows(&self) -> Vec<(String, Option<i64>, u64)> {
+    pub fn windows(&self) -> Vec<(DatasetName, Option<i64>, u64)> {
         self.sequencer.windows()
     }
 

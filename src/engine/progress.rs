@@ -5,12 +5,13 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::domain::gateway::Gateway;
+use crate::domain::name::DatasetName;
 
 /// How far the windows of each dataset have come.
 pub(super) struct Progress(Vec<OfDataset>);
 
 struct OfDataset {
-    name: String,
+    name: DatasetName,
     /// [`NOTHING`] until a window has closed.
     closed: AtomicI64,
     open: AtomicU64,
@@ -21,8 +22,8 @@ const NOTHING: i64 = i64::MIN;
 impl Progress {
     /// As it is now.
     pub(super) fn of(gateway: &Gateway) -> Self {
-        let of = |(name, _, _): (&str, _, _)| OfDataset {
-            name: name.to_owned(),
+        let of = |(name, _, _): (&DatasetName, _, _)| OfDataset {
+            name: name.clone(),
             closed: AtomicI64::new(NOTHING),
             open: AtomicU64::new(0),
         };
@@ -41,7 +42,7 @@ impl Progress {
     }
 
     /// The name of each dataset, the event time through which its windows have closed, and how many are open.
-    pub(super) fn told(&self) -> Vec<(String, Option<i64>, u64)> {
+    pub(super) fn told(&self) -> Vec<(DatasetName, Option<i64>, u64)> {
         let of = |of: &OfDataset| {
             let closed = of.closed.load(Ordering::Relaxed);
             (of.name.clone(), (closed != NOTHING).then_some(closed), of.open.load(Ordering::Relaxed))

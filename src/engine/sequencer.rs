@@ -122,8 +122,8 @@ pub(super) struct Placing<'r> {
 
 /// A batch to be placed, and what there is for it.
 pub(super) struct Batch<'b> {
-    /// Its stream's name; empty: it is not declared.
-    pub(super) stream: &'b str,
+    /// Its stream's name. `None`: it is not declared.
+    pub(super) stream: Option<&'b StreamName>,
     pub(super) requests: &'b [Placing<'b>],
     /// The records of the requests that were refused.
     pub(super) refused: &'b Tally,
@@ -165,7 +165,12 @@ impl Sequencer {
 
     /// What the numbers and the producers of requests say of them if they are taken in this order, and the event times that
     /// their stream takes.
-    pub(super) fn locate(&self, stream: &str, requests: &[Boxed], at: Moment) -> (Vec<Located>, TimeBounds) {
+    pub(super) fn locate(
+        &self,
+        stream: Option<&StreamName>,
+        requests: &[Boxed],
+        at: Moment,
+    ) -> (Vec<Located>, TimeBounds) {
         let mut state = self.lock();
         let mut ahead = Ahead::new(&state.gateway);
         let located = requests.iter().map(|request| {
@@ -186,7 +191,7 @@ impl Sequencer {
                 *located = Located::Not(OutOfOrder::TooMany(limit).into());
             }
         }
-        (located, state.gateway.time_bounds(stream, at.wall))
+        (located, stream.map_or(TimeBounds::NONE, |stream| state.gateway.time_bounds(stream, at.wall)))
     }
 
     /// Gives a batch its position and submits its entry. `earlier` is called when everything that comes before it was
@@ -204,7 +209,7 @@ impl Sequencer {
         let Batch { stream, requests, refused, event_times, entry, room, at } = batch;
         let mut state = self.lock();
         state.admit(stream, requests, at)?;
-        if let Some((oldest, newest)) = event_times
+        if let (Some(stream), Some((oldest, newest))) = (stream, event_times)
             && !state.gateway.open_windows(stream, oldest, newest)
         {
             return Err(Unplaced::Windows);
@@ -212,15 +217,17 @@ impl Sequencer {
         earlier();
         let lsn = state.next(room.bytes());
         let marks = requests.iter().map(|request| state.take(stream, request, lsn, at)).collect();
-        state.gateway.refused(stream, refused);
         self.journal.submit(lsn, entry, room, Some(then(lsn)));
-        self.advance(&mut state, Some(stream), at.now);
+        if let Some(stream) = stream {
+            state.gateway.refused(stream, refused);
+            self.advance(&mut state, Some(stream), at.now);
+        }
         self.checkpoint_if_due(&mut state, at.now);
         Ok((lsn, marks))
     }
 
     /// How far the windows of each dataset had come at the last tick: see [`Gateway::windows`]. This takes no lock.
-    pub(super) fn windows(&self) -> Vec<(String, Option<i64>, u64)> {
+    pub(super) fn windows(&self) -> Vec<(DatasetName, Option<i64>, u64)> {
         self.progress.told()
     }
 
@@ -233,14 +240,14 @@ impl Sequencer {
     }
 
     /// A window is open since before the start.
-    pub(super) fn restore_windows<'w>(&self, windows: impl Iterator<Item = (&'w str, i64)>) {
+    pub(super) fn restore_windows<'w>(&self, windows: impl Iterator<Item = (&'w DatasetName, i64)>) {
         let gateway = &mut self.lock().gateway;
         windows.for_each(|(dataset, window)| gateway.restore_window(dataset, window));
     }
 
     /// Closes windows whose time has come, of one stream or of all. They close only while each dataset has room in the
     /// journal to say so; without it they close later.
-    fn advance(&self, state: &mut State, stream: Option<&str>, now: Duration) {
+    fn advance(&self, state: &mut State, stream: Option<&StreamName>, now: Duration) {
         if !state.closing_rooms.fill(&self.journal) {
             return;
         }
@@ -252,7 +259,7 @@ impl Sequencer {
         for Effect::Close { dataset, before, watermark, refused } in effects {
             // One input closes a dataset's windows at most once, and each has room.
             let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else { continue };
-            let bytes = Entry::Closed { dataset: &dataset, before: Before::Time(before), watermark }.encode();
+            let bytes = Entry::Closed { dataset: dataset.clone(), before: Before::Time(before), watermark }.encode();
             let lsn = state.next(bytes.len() as u64);
             self.journal.submit(lsn, bytes, room, None);
             self.tell(lsn, Some(before), refused);
@@ -323,7 +330,7 @@ impl Sequencer {
                     );
                     continue;
                 };
-                let bytes = Entry::Flushed { dataset: &dataset }.encode();
+                let bytes = Entry::Flushed { dataset: dataset.clone() }.encode();
                 let lsn = state.next(bytes.len() as u64);
                 self.journal.submit(lsn, bytes, room, None);
                 let refused = state.gateway.tell_refused(&dataset);
@@ -346,7 +353,7 @@ impl State {
 
     /// Makes sure that all requests can be taken in this order. Their numbers are looked up as they were sent: a greater
     /// epoch may have begun since, and a request without an epoch goes along with it.
-    fn admit(&mut self, stream: &str, requests: &[Placing<'_>], at: Moment) -> Result<(), Unplaced> {
+    fn admit(&mut self, stream: Option<&StreamName>, requests: &[Placing<'_>], at: Moment) -> Result<(), Unplaced> {
         let mut ahead = Ahead::new(&self.gateway);
         let located =
             requests.iter().map(|request| match ahead.locate(&request.origin.series, request.sent, request.skips) {
@@ -370,11 +377,13 @@ impl State {
     }
 
     /// A request is taken. How far its producer is.
-    fn take(&mut self, stream: &str, request: &Placing<'_>, lsn: Lsn, at: Moment) -> Mark {
+    fn take(&mut self, stream: Option<&StreamName>, request: &Placing<'_>, lsn: Lsn, at: Moment) -> Mark {
         let Placing { origin, number, outcome, newest, .. } = *request;
         let (producer, address) = (&origin.series, origin.address);
         let identity = origin.identity.as_deref();
-        self.gateway.hear(stream, Heard { producer, address, identity, event_time: newest }, at.now);
+        if let Some(stream) = stream {
+            self.gateway.hear(stream, Heard { producer, address, identity, event_time: newest }, at.now);
+        }
         match number {
             Some(number) => {
                 let came = Came { at: Some(at.wall), from: address, of: identity };
@@ -403,14 +412,17 @@ impl<'r> Newcomers<'r> {
         &mut self,
         gateway: &mut Gateway,
         remembers: impl FnOnce(&mut Producers, Came<'r>, &newcomers::Newcomers<'r>) -> Result<bool, TooMany>,
-        stream: &str,
+        stream: Option<&StreamName>,
         origin: &'r Origin,
         number: Option<Number>,
         at: Moment,
     ) -> Result<(), TooMany> {
         let (producer, address, identity) = (&origin.series, origin.address, origin.identity.as_deref());
         let heard = Heard { producer, address, identity, event_time: None };
-        let is_newly_active = gateway.admit(stream, heard, at.now, &self.active)?;
+        let is_newly_active = match stream {
+            Some(stream) => gateway.admit(stream, heard, at.now, &self.active)?,
+            None => false,
+        };
         let came = Came { at: Some(at.wall), from: address, of: identity };
         if number.is_some() && remembers(&mut gateway.producers, came, &self.numbered)? {
             self.numbered.add(producer, address, identity);

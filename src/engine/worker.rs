@@ -223,7 +223,7 @@ impl Worker {
         }
         let at = self.intake.clock.moment();
         let served = requests.first().and_then(|request| request.served.clone());
-        let stream = served.as_ref().map_or("", |served| served.stream.name.as_str());
+        let stream = served.as_ref().map(|served| &served.stream.name);
         let (located, bounds) = self.sequencer.locate(stream, &requests, at);
         let mut going = Vec::with_capacity(requests.len());
         for (request, located) in requests.into_iter().zip(located) {
@@ -297,7 +297,7 @@ impl Worker {
     ) -> Attempt {
         let judged_at = self.intake.clock.now();
         self.waiting.times.judge.add(judged_at.saturating_sub(at.now), 1);
-        let stream = served.map_or("", |served| served.stream.name.as_str());
+        let stream = served.map(|served| &served.stream.name);
         let kept: Vec<Outcome> = judged.requests.iter().map(|request| kept(&request.outcome, served)).collect();
         let newest = newest(&requests, &judged, at.wall);
         let sent = requests.iter().zip(&judged.requests).zip(kept.iter().zip(&newest));
@@ -310,14 +310,14 @@ impl Worker {
         });
         let sent: Vec<Sent<'_>> = sent.collect();
         let entry = match &judged.resident {
-            None => Some(Entry::Requests { at: at.wall, stream, requests: sent }.encode()),
+            None => Some(Entry::Requests { at: at.wall, stream: stream.cloned(), requests: sent }.encode()),
             Some(resident) => self.encode(resident, &judged, &sent, at.wall),
         };
         let Some(entry) = entry else {
             judged.let_go(&self.intake);
             return Self::failed(requests, Reason::Internal);
         };
-        let keeps_producers = self.intake.versions.asks_for_producers(stream);
+        let keeps_producers = stream.is_some_and(|stream| self.intake.versions.asks_for_producers(stream));
         let (room, reserved) = match self.room(&judged, keeps_producers, entry.len() as u64).await {
             Ok(room) => room,
             Err(reason) => {
@@ -376,7 +376,7 @@ impl Worker {
             let origins = Origins { lsn, requests: &senders(&requests, &judged), keeps_producers };
             let late = self.windows.fold(resident.batch(), &judged.outputs, resident.policy(), origins);
             drop(reserved);
-            Telemetry::add(&self.intake.telemetry.of(stream).late, late);
+            Telemetry::add(&self.intake.telemetry.of(&resident.batch().stream().name).late, late);
         }
         let placed = self.intake.clock.now();
         self.waiting.times.place.add(placed.saturating_sub(judged_at), 1);

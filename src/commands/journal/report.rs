@@ -183,7 +183,7 @@ pub(super) fn json(found: &Found<'_>) -> String {
     let records = found.records.streams.iter().map(|((stream, producer), held)| {
         let series = found.records.series.get(producer);
         json!({
-            "stream": stream,
+            "stream": stream.as_str(),
             "producer": producer,
             "records": held.records,
             "in_no_checkpoint": held.to_count,
@@ -198,7 +198,7 @@ pub(super) fn json(found: &Found<'_>) -> String {
         .iter()
         .map(|(regimes, records)| json!({ "regimes": regimes.iter().collect::<Vec<_>>(), "records": records }));
     let closed =
-        found.records.closed_through.iter().map(|(dataset, through)| (dataset.clone(), rfc3339(*through).into()));
+        found.records.closed_through.iter().map(|(dataset, through)| (dataset.into(), rfc3339(*through).into()));
     let destinations = found.releases.destinations.iter().map(|(destination, held)| {
         json!({
             "destination": destination.as_str(),
@@ -224,7 +224,7 @@ pub(super) fn json(found: &Found<'_>) -> String {
         },
         "checkpoint": found.checkpoint.as_ref().map(|checkpoint| {
             let open = checkpoint.open_windows().into_iter().map(|(dataset, windows)| {
-                json!({ "dataset": dataset, "starts": windows.into_iter().map(start).collect::<Vec<_>>() })
+                json!({ "dataset": dataset.as_str(), "starts": windows.into_iter().map(start).collect::<Vec<_>>() })
             });
             json!({
                 "through": checkpoint.lsn,

@@ -7,6 +7,7 @@ use jiff::civil::Date;
 
 use super::{PolicySet, Profile, Regime, StreamPlan};
 use crate::domain::dataset::Dataset;
+use crate::domain::name::DatasetName;
 use crate::domain::privacy::{Privacy, Rho};
 use crate::domain::proof::Vouched;
 use crate::domain::rounding::Rounding;
@@ -213,12 +214,12 @@ impl PolicySet {
     /// What must be true of a dataset's cells on a day, at a gateway that serves these regimes. `None`: there is no such
     /// dataset, or no regime governs it, and nothing of it leaves.
     #[must_use]
-    pub fn limits(&self, dataset: &str, serves: &[String], day: Date) -> Option<Limits> {
+    pub fn limits(&self, dataset: &DatasetName, serves: &[String], day: Date) -> Option<Limits> {
         self.limits_asked(dataset, Asking { serves, day, standing: Standing::InForce })
     }
 
     /// The same as these policies stand.
-    pub(super) fn limits_asked(&self, dataset: &str, asking: Asking<'_>) -> Option<Limits> {
+    pub(super) fn limits_asked(&self, dataset: &DatasetName, asking: Asking<'_>) -> Option<Limits> {
         let (plan, dataset) = self.dataset(dataset)?;
         self.governing(plan, asking.serves, asking.day).next()?;
         let parties = self.parties(plan, dataset, asking);
@@ -376,7 +377,7 @@ p_percent        = 20
         ];
         let set = set(&texts.each_ref().map(String::as_str));
         let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
-        set.limits("visits_by_home", &serves, Date::constant(2026, 1, 2))
+        set.limits(&"visits_by_home".parse().unwrap(), &serves, Date::constant(2026, 1, 2))
     }
 
     fn asked(value: usize, by: &str) -> Asked<usize> {
@@ -436,10 +437,10 @@ until = 2026-01-02
         let asked = |more: &str, day: Date| {
             let texts: Vec<&str> = SET.into_iter().chain([STREAM, more]).collect();
             let set = set(&texts);
-            let limits = set.limits("visits_by_home", &serves, day).unwrap();
-            let outlet = set.outlets("visits_by_home", &serves, day).remove(0);
+            let limits = set.limits(&"visits_by_home".parse().unwrap(), &serves, day).unwrap();
+            let outlet = set.outlets(&"visits_by_home".parse().unwrap(), &serves, day).remove(0);
             assert_eq!(outlet.parts.beyond_one, limits.producers.value == 2);
-            let before = set.outlets_before("visits_by_home", &serves, day).remove(0);
+            let before = set.outlets_before(&"visits_by_home".parse().unwrap(), &serves, day).remove(0);
             (limits.producers, before.parts.beyond_one)
         };
         let (on, after) = (Date::constant(2026, 1, 2), Date::constant(2026, 1, 3));
@@ -461,8 +462,11 @@ until = 2026-01-02
             let profile = format!("{dataset}[release.mine]\nmin_producers = {least}\n");
             let texts: Vec<&str> = SET.into_iter().chain([named.as_str(), profile.as_str()]).collect();
             let set = set(&texts);
-            let before = set.outlets_before("visits_by_home", &serves, on).remove(0);
-            (set.limits("visits_by_home", &serves, on).unwrap().producers.value, before.parts.beyond_one)
+            let before = set.outlets_before(&"visits_by_home".parse().unwrap(), &serves, on).remove(0);
+            (
+                set.limits(&"visits_by_home".parse().unwrap(), &serves, on).unwrap().producers.value,
+                before.parts.beyond_one,
+            )
         };
         assert_eq!(said(2, "schema = \"bailiwick.policy/1\"\n"), (2, true));
         // The regime says nothing, so the default is asked for too.
@@ -483,8 +487,8 @@ until = 2026-01-02
             let set = set(&[regions, classes, &union, br, &stream, profile]);
             let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
             let on = Date::constant(2026, 1, 2);
-            let told = set.limits("visits_by_home", &serves, on).unwrap().told;
-            for outlet in set.outlets("visits_by_home", &serves, on) {
+            let told = set.limits(&"visits_by_home".parse().unwrap(), &serves, on).unwrap().told;
+            for outlet in set.outlets(&"visits_by_home".parse().unwrap(), &serves, on) {
                 assert_eq!(outlet.tells_contributors, told.value);
             }
             (told.value, told.by)
@@ -513,8 +517,8 @@ until = 2026-01-02
             let set = set(&[regions, classes, &union_law, &br_law, &named(STREAM, "group_by", "own"), &profiles]);
             let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
             let on = Date::constant(2026, 1, 2);
-            let rounding = set.limits("visits_by_home", &serves, on).unwrap().rounding;
-            for outlet in set.outlets("visits_by_home", &serves, on) {
+            let rounding = set.limits(&"visits_by_home".parse().unwrap(), &serves, on).unwrap().rounding;
+            for outlet in set.outlets(&"visits_by_home".parse().unwrap(), &serves, on) {
                 assert_eq!(outlet.rounding, rounding.as_ref().map_or(Rounding::NONE, |asked| asked.value));
             }
             rounding.map(|asked| (asked.value.base(), asked.by))

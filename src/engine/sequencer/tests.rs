@@ -21,6 +21,14 @@ impl Caller for Nobody {
 const NOW: Duration = Duration::from_secs(1);
 const AT: Moment = Moment { now: NOW, wall: 0 };
 
+fn s() -> StreamName {
+    "s".parse().unwrap()
+}
+
+fn d() -> DatasetName {
+    "d".parse().unwrap()
+}
+
 /// A sequencer of one stream with an empty journal, and its directory.
 fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfile::TempDir) {
     sequencer_with(&[], active, remembered)
@@ -87,10 +95,10 @@ fn place_at(
     });
     let placing: Vec<Placing<'_>> = placing.collect();
     let room = sequencer.journal.reserve(8).unwrap();
-    let (stream, entry) = ("s", vec![0; 8]);
+    let (stream, entry) = (s(), vec![0; 8]);
     let refused = Tally::default();
     let batch = Batch {
-        stream,
+        stream: Some(&stream),
         requests: &placing,
         refused: &refused,
         event_times: None,
@@ -120,7 +128,7 @@ fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
             from("192.0.2.2", "d"),
             from("192.0.2.1", "a"),
         ];
-        let (located, _) = sequencer.locate("s", &requests, AT);
+        let (located, _) = sequencer.locate(Some(&s()), &requests, AT);
         assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, false, true, false, false]);
         assert_eq!(located[0], Located::Next(first(1)));
         // Whoever does not look is told when the batch is placed, and nothing of it is.
@@ -131,7 +139,7 @@ fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
             place(&sequencer, &[from("192.0.2.1", "a"), from("192.0.2.1", "b")], &numbers[..2]).err().map(drop),
             None
         );
-        let (located, _) = sequencer.locate("s", &[from("192.0.2.1", "c"), from("192.0.2.1", "b")], AT);
+        let (located, _) = sequencer.locate(Some(&s()), &[from("192.0.2.1", "c"), from("192.0.2.1", "b")], AT);
         assert!(too_many(&located[0]) && !too_many(&located[1]), "{located:?}");
     }
 }
@@ -151,10 +159,10 @@ fn newcomers_of_an_identity_above_its_limit_are_found_too() {
         let office = Some("spiffe://corp/office");
         let requests =
             [of(office, "a"), of(office, "b"), of(office, "c"), of(None, "d"), of(Some("spiffe://corp/till"), "e")];
-        let (located, _) = sequencer.locate("s", &requests, AT);
+        let (located, _) = sequencer.locate(Some(&s()), &requests, AT);
         assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, false, true, false, false]);
         assert_eq!(place(&sequencer, &requests[..2], &[first(1); 2]).err().map(drop), None);
-        let (located, _) = sequencer.locate("s", &[of(office, "c"), of(office, "b")], AT);
+        let (located, _) = sequencer.locate(Some(&s()), &[of(office, "c"), of(office, "b")], AT);
         assert!(too_many(&located[0]) && !too_many(&located[1]), "{located:?}");
     }
 }
@@ -166,7 +174,7 @@ fn a_newcomer_that_one_limit_keeps_out_takes_no_place_of_the_other() {
     let (sequencer, _directory) = sequencer(active, remembered);
     let requests =
         [("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.2")].map(|(name, from)| request(name, from, first(1)));
-    let (located, _) = sequencer.locate("s", &requests, AT);
+    let (located, _) = sequencer.locate(Some(&s()), &requests, AT);
     assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, true, false]);
 }
 
@@ -185,7 +193,7 @@ fn a_request_without_an_epoch_goes_along_with_one_that_begins_before_its_place()
     };
     for (epoch, goes_on) in (1..).zip([counted("a", first(0)), request("a", "192.0.2.1", first(0))]) {
         let goes_on = [goes_on];
-        let (located, _) = sequencer.locate("s", &goes_on, AT);
+        let (located, _) = sequencer.locate(Some(&s()), &goes_on, AT);
         let [Located::Next(before)] = *located.as_slice() else { panic!("{located:?}") };
         begin(epoch);
         // It is found out again under which number it comes next, and then it is placed.
@@ -194,7 +202,7 @@ fn a_request_without_an_epoch_goes_along_with_one_that_begins_before_its_place()
     }
     // In the series that has begun, its number leaves others out.
     let second = [counted("a", Some(Number { epoch: 0, sequence: 2 }))];
-    let (located, _) = sequencer.locate("s", &second, AT);
+    let (located, _) = sequencer.locate(Some(&s()), &second, AT);
     let [Located::Next(before)] = *located.as_slice() else { panic!("{located:?}") };
     begin(3);
     let gap = Located::Not(OutOfOrder::Gap { expected: 1 }.into());
@@ -210,7 +218,7 @@ fn what_a_repeat_came_to_is_known_when_its_number_is_looked_up() {
     let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
     let requests = [counted("a", first(1))];
     place(&sequencer, &requests, &[first(1)]).unwrap();
-    let (located, _) = sequencer.locate("s", &[counted("a", first(1)), counted("a", first(0))], AT);
+    let (located, _) = sequencer.locate(Some(&s()), &[counted("a", first(1)), counted("a", first(0))], AT);
     let mark = Mark { epoch: 1, sequence: 1, lsn: 1 };
     let taken = Located::Taken(Taken { outcome: Some(Outcome::nothing()), mark });
     assert_eq!(located, [taken.clone(), taken]);
@@ -249,9 +257,9 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
     const MINUTE: i64 = 60_000_000;
     let dataset = Arc::new(Dataset { contributor: "f2".into(), metrics: Vec::new(), ..plain() });
     let (sequencer, _directory) = sequencer_with(&[dataset], ActiveMax::default(), RememberedMax::default());
-    let told = |closed, open| vec![("d".to_owned(), closed, open)];
+    let told = |closed, open| vec![(d(), closed, open)];
     assert_eq!(sequencer.windows(), told(None, 0));
-    assert!(sequencer.lock().gateway.open_windows("s", MINUTE, 3 * MINUTE));
+    assert!(sequencer.lock().gateway.open_windows(&s(), MINUTE, 3 * MINUTE));
     sequencer.tick(NOW);
     thread::scope(|scope| {
         let held = sequencer.lock();
@@ -262,7 +270,7 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
         drop(held);
         assert_eq!(looked, Ok(told(None, 3)));
     });
-    sequencer.lock().gateway.restore_closed("d", 2 * MINUTE, 2 * MINUTE);
+    sequencer.lock().gateway.restore_closed(&d(), 2 * MINUTE, 2 * MINUTE);
     sequencer.tick(NOW);
     assert_eq!(sequencer.windows(), told(Some(2 * MINUTE), 2));
 }
@@ -272,7 +280,7 @@ fn what_comes_after_a_repeat_in_one_batch_waits_with_it() {
     let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
     let from = |producer, epoch, sequence| counted(producer, Some(Number { epoch, sequence }));
     let requests = [from("a", 1, 1), from("a", 1, 1), from("a", 2, 1), from("b", 2, 1), from("a", 2, 2)];
-    let (located, _) = sequencer.locate("s", &requests, AT);
+    let (located, _) = sequencer.locate(Some(&s()), &requests, AT);
     let next = |epoch| Located::Next(first(epoch));
     assert_eq!(located, [next(1), Located::Twice, Located::Twice, next(2), Located::Twice]);
 }
@@ -293,7 +301,7 @@ fn what_could_be_taken_without_the_epoch_that_begins_before_it_in_one_batch_wait
     ];
     let waits = [true, true, false, true];
     for (later, waits) in later.into_iter().zip(waits) {
-        let (located, _) = sequencer.locate("s", &[counted("a", first(2)), later], AT);
+        let (located, _) = sequencer.locate(Some(&s()), &[counted("a", first(2)), later], AT);
         assert_eq!(located[0], Located::Next(first(2)));
         // One that may leave numbers out goes along with the epoch.
         let expected = if waits { Located::Twice } else { Located::Next(number(2, 9)) };
