@@ -39,6 +39,17 @@ pub enum Effect {
     },
 }
 
+/// How far the windows of a dataset have come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HowFar {
+    /// Its name.
+    pub dataset: DatasetName,
+    /// The end of the last one that has closed, on the grid of windows. `None` until one has.
+    pub closed: Option<i64>,
+    /// How many there are from the oldest open one that holds records to the newest.
+    pub open: u64,
+}
+
 /// The state of all streams and producers.
 #[derive(Debug)]
 pub struct Gateway {
@@ -233,13 +244,13 @@ impl Gateway {
         datasets.find(|state| state.is_counted_for(dataset))?.closing.before()
     }
 
-    /// How far the windows of each dataset have come: its name, the end of the last one that has closed, on the grid of
-    /// windows, and how many there are from the oldest open one that holds records to the newest.
-    pub fn windows(&self) -> impl Iterator<Item = (&DatasetName, Option<i64>, u64)> {
+    /// How far the windows of each dataset have come.
+    pub fn windows(&self) -> impl Iterator<Item = HowFar> {
         self.streams.values().flat_map(|state| &state.datasets).flat_map(|dataset| {
             let first = dataset.closing.before().map(|before| first_window(Some(before), dataset.window));
             let closed = first.map(|first| window_start(first, dataset.window).saturating_add(micros(dataset.overlap)));
-            dataset.names.iter().map(move |name| (name, closed, dataset.span.windows()))
+            let open = dataset.span.windows();
+            dataset.names.iter().map(move |name| HowFar { dataset: name.clone(), closed, open })
         })
     }
 

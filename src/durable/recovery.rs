@@ -286,6 +286,16 @@ pub fn examine(fs: &Arc<dyn FileSystem>, directory: &Path, present: &[Present]) 
     scan(entries, counted + 1, &mut gateway, present, Duration::ZERO).map(drop)
 }
 
+/// A request that brought records.
+pub struct Brought {
+    /// The series of numbers of whoever sent it.
+    pub series: String,
+    /// Its number, if it has one.
+    pub number: Option<Number>,
+    /// How many records it brought.
+    pub rows: usize,
+}
+
 /// Something that the journal has to be counted or closed.
 pub enum Step {
     /// Records, with the columns that the model's outputs became.
@@ -298,9 +308,8 @@ pub enum Step {
         outputs: Vec<ArrayRef>,
         /// The policy they were decided under.
         policy: Digest,
-        /// The requests that brought them, in their order: the series of numbers of whoever sent it, its number, and how many
-        /// records it brought.
-        senders: Vec<(String, Option<Number>, usize)>,
+        /// The requests that brought them, in their order.
+        senders: Vec<Brought>,
     },
     /// Windows to be closed.
     Close(Closed),
@@ -410,7 +419,11 @@ impl Replay {
                         Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
                     };
                     let senders = accepted.requests.iter();
-                    let senders = senders.map(|sent| (sent.producer.to_owned(), sent.number, sent.rows as usize));
+                    let senders = senders.map(|sent| Brought {
+                        series: sent.producer.to_owned(),
+                        number: sent.number,
+                        rows: sent.rows as usize,
+                    });
                     return mapped
                         .fold(lsn, &columns, policy, senders.collect())
                         .map(Some)

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Moment;
 use crate::domain::event_time::TimeBounds;
-use crate::domain::gateway::{Effect, Gateway};
+use crate::domain::gateway::{Effect, Gateway, HowFar};
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
@@ -227,7 +227,7 @@ impl Sequencer {
     }
 
     /// How far the windows of each dataset had come at the last tick: see [`Gateway::windows`]. This takes no lock.
-    pub(super) fn windows(&self) -> Vec<(DatasetName, Option<i64>, u64)> {
+    pub(super) fn windows(&self) -> Vec<HowFar> {
         self.progress.told()
     }
 

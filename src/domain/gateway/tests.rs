@@ -116,7 +116,7 @@ fn windows_that_a_checkpoint_holds_count_for_the_span() {
 #[test]
 fn windows_that_overlap_close_at_their_end_and_are_known_by_it() {
     let mut gateway = overlapping(Some(0), OPEN_MAX, 10);
-    let windows = |gateway: &Gateway| gateway.windows().map(|(_, closed, open)| (closed, open)).collect::<Vec<_>>();
+    let windows = |gateway: &Gateway| gateway.windows().map(|far| (far.closed, far.open)).collect::<Vec<_>>();
     assert!(gateway.open_windows(&visits(), NOW, NOW));
     assert_eq!(windows(&gateway), [(None, 10)]);
     heard(&mut gateway, "p", NOW + MINUTE + 10 * SECOND, Duration::ZERO);

@@ -343,6 +343,7 @@ impl PolicySet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::document::changed_first;
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, set};
 
@@ -363,7 +364,7 @@ p_percent        = 20
     fn limits(union_law: &str, br_law: &str, dataset: &str, serves: &[&str]) -> Option<Limits> {
         let named = |text: &str, before: &str, profile: &str| {
             let release = if profile.is_empty() { String::new() } else { format!("release = \"{profile}\"\n") };
-            text.replacen(before, &format!("{release}{before}"), 1)
+            changed_first(text, before, &format!("{release}{before}"))
         };
         let regime = "[[applies]]";
         let [regions, classes, union, br] = SET;
@@ -450,7 +451,7 @@ until = 2026-01-02
         assert_eq!((proved.value, was_asked_before), (2, false));
         assert_eq!(proved.by, "the default: nobody vouches for the producers of visits");
         for of in ["stream = \"visits\"", "dataset = \"visits_by_home\""] {
-            let trusted = TRUSTED.replacen("by ", &format!("for = {{ {of} }}\nby "), 1);
+            let trusted = changed_first(TRUSTED, "by ", &format!("for = {{ {of} }}\nby "));
             let more = format!("{WRITERS}{trusted}");
             let (vouched, _) = asked(&more, on);
             assert_eq!(vouched.value, 1);
@@ -458,7 +459,7 @@ until = 2026-01-02
             assert_eq!(asked(&more, after).0.value, 2, "what was shown has ended");
         }
         let said = |least: usize, dataset: &str| {
-            let named = STREAM.replacen("group_by", "release = \"mine\"\ngroup_by", 1);
+            let named = changed_first(STREAM, "group_by", "release = \"mine\"\ngroup_by");
             let profile = format!("{dataset}[release.mine]\nmin_producers = {least}\n");
             let texts: Vec<&str> = SET.into_iter().chain([named.as_str(), profile.as_str()]).collect();
             let set = set(&texts);
@@ -480,9 +481,9 @@ until = 2026-01-02
         let limits = |asks: bool, regime: &str, serves: &[&str]| {
             let [regions, classes, union, br] = SET;
             let regime = format!("release = \"quiet\"\n{regime}");
-            let (union, br) = (union.replacen("[[applies]]", &regime, 1), br);
+            let (union, br) = (changed_first(union, "[[applies]]", &regime), br);
             let asks = if asks { "contributors = \"bucket\"\ngroup_by" } else { "group_by" };
-            let stream = STREAM.replacen("group_by", asks, 1);
+            let stream = changed_first(STREAM, "group_by", asks);
             let profile = "schema = \"bailiwick.policy/1\"\n[release.quiet]\ncontributors = \"never\"\n";
             let set = set(&[regions, classes, &union, br, &stream, profile]);
             let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
@@ -506,7 +507,7 @@ until = 2026-01-02
         let limits = |own: usize, union: usize, br: usize, serves: &[&str]| {
             let [regions, classes, union_law, br_law] = SET;
             let named = |text: &str, before: &str, name: &str| {
-                text.replacen(before, &format!("release = \"{name}\"\n{before}"), 1)
+                changed_first(text, before, &format!("release = \"{name}\"\n{before}"))
             };
             let mut profiles = "schema = \"bailiwick.policy/1\"\n".to_owned();
             for (name, base) in [("own", own), ("union", union), ("br", br)] {

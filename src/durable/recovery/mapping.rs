@@ -7,11 +7,10 @@ use arrow_array::{RecordBatch, new_null_array};
 use arrow_schema::{ArrowError, Field};
 
 use super::super::entry::{BatchReader, Before, Catalog};
-use super::{Closed, Error, Present, Step};
+use super::{Brought, Closed, Error, Present, Step};
 use crate::domain::batch::Batch;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
-use crate::domain::producer::Number;
 use crate::domain::window::window_start;
 use crate::storage::Lsn;
 
@@ -105,7 +104,7 @@ impl Mapped {
         lsn: Lsn,
         columns: &RecordBatch,
         policy: Digest,
-        senders: Vec<(String, Option<Number>, usize)>,
+        senders: Vec<Brought>,
     ) -> Result<Step, ArrowError> {
         let column = |field: &Field| {
             let column = columns.column_by_name(field.name());

@@ -132,15 +132,17 @@ impl Told {
     }
 }
 
-/// What is on disk of a dataset.
-fn kept<'k>((dataset, last): (&'k DatasetName, &'k Last)) -> (&'k str, (Lsn, &'k str, &'k str)) {
-    (dataset, (last.at, &last.id, &last.left_as))
+impl Last {
+    /// What is on disk of it: all but the release.
+    fn kept(&self) -> (Lsn, &str, &str) {
+        (self.at, &self.id, &self.left_as)
+    }
 }
 
 /// What is on disk of it is the same.
 impl PartialEq for Told {
     fn eq(&self, other: &Self) -> bool {
-        self.0.iter().map(kept).eq(other.0.iter().map(kept))
+        self.0.keys().eq(other.0.keys()) && self.0.values().map(Last::kept).eq(other.0.values().map(Last::kept))
     }
 }
 
@@ -148,7 +150,7 @@ impl Eq for Told {}
 
 impl fmt::Debug for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.iter().map(kept)).finish()
+        f.debug_map().entries(self.0.iter().map(|(dataset, last)| (dataset, last.kept()))).finish()
     }
 }
 

@@ -7,7 +7,7 @@ use super::longer::saved;
 use super::{Collector, Reported, Window, Withheld};
 use crate::domain::aggregate::Cells;
 use crate::domain::binary::Writer;
-use crate::domain::deferral::{Decided, Deferral, Dropped, Joined};
+use crate::domain::deferral::{Decided, Deferral, Dropped, Gone, Joined};
 use crate::domain::name::DatasetName;
 use crate::domain::table::Tables;
 use crate::domain::window::first_window;
@@ -63,7 +63,7 @@ impl Collector {
         let cells = closed.cells;
         let (left, rolled_up) = match outcome {
             Some(outcome) => {
-                let gone = (&outcome.left, &outcome.rolled_up);
+                let gone = Gone { left: &outcome.left, rolled_up: &outcome.rolled_up };
                 let waits = deferral.settle(window.window, &Joined { cells, own }, gone);
                 if waits > 0 {
                     self.count(window.dataset, |counts| &counts.cells_deferred, waits);

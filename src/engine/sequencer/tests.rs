@@ -257,7 +257,7 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
     const MINUTE: i64 = 60_000_000;
     let dataset = Arc::new(Dataset { contributor: "f2".into(), metrics: Vec::new(), ..plain() });
     let (sequencer, _directory) = sequencer_with(&[dataset], ActiveMax::default(), RememberedMax::default());
-    let told = |closed, open| vec![(d(), closed, open)];
+    let told = |closed, open| vec![HowFar { dataset: d(), closed, open }];
     assert_eq!(sequencer.windows(), told(None, 0));
     assert!(sequencer.lock().gateway.open_windows(&s(), MINUTE, 3 * MINUTE));
     sequencer.tick(NOW);

@@ -102,7 +102,7 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::document::{Problem, Source, changed};
+    use crate::domain::document::{Problem, Source, changed, changed_first};
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
     use crate::domain::policy::{PolicySet, read};
@@ -155,7 +155,7 @@ metrics  = [
             ("PT30S", "PT1M", "window.grace", "a late one"),
             ("min_con", "max_defer = 2\nmin_con", "max_defer", "in two windows together"),
         ] {
-            let (set, problems) = with(&ALIKE.replacen(from, to, 1));
+            let (set, problems) = with(&changed_first(ALIKE, from, to));
             let [problem] = problems.as_slice() else { panic!("{what}: {} problems", problems.len()) };
             assert!(problem.message.ends_with(&format!("not the same `{what}`")), "{}", problem.message);
             let help = problem.help.clone().unwrap();
@@ -184,7 +184,7 @@ rho_per_window = 0.01
 rho_per_day = 0.1
 "#;
         let count = "  { name = \"with_papers\", fn = \"fraction\", field = \"papers\", equals = \"FR\" },\n";
-        let alone = ALIKE.replacen(count, "", 1).replacen("PT5M", "PT1H", 1);
+        let alone = changed_first(&changed_first(ALIKE, count, ""), "PT5M", "PT1H");
         let (set, problems) = with(&format!("release = \"private\"\n{alone}{private}"));
         assert!(problems.is_empty(), "{:?}", problems.first().map(|problem| &problem.message));
         let plan = &set.streams["visits"];

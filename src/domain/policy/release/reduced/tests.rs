@@ -278,10 +278,10 @@ fn sums_are_rounded_to_the_digits_of_their_metric() {
 /// at any time.
 #[test]
 fn counts_are_added_up_and_not_rounded_to_digits_again() {
+    use crate::domain::document::changed_first;
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, set};
-    let stream = STREAM.replacen("fn = \"count\"", "fn = \"count\", digits = 1", 1);
-    assert_ne!(stream, STREAM);
+    let stream = changed_first(STREAM, "fn = \"count\"", "fn = \"count\", digits = 1");
     let policy = set(&[SET[0], SET[1], SET[2], SET[3], &stream]);
     let of_policy = RollUp { keys: Vec::new(), datasets: BTreeMap::new() }.of(&policy);
     assert_eq!(of_policy.datasets["visits_by_home"]["visits"].digits, None);
