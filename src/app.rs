@@ -502,7 +502,7 @@ fn refusal_steps(config: &Config) -> Vec<(StreamName, u64)> {
 
 /// The greatest k of the cells of a stream's datasets on a day.
 fn greatest_k(config: &Config, plan: &StreamPlan, day: Date) -> usize {
-    let outlets = |dataset: &str| config.policy.outlets(dataset, &config.here.serves, day).into_iter();
+    let outlets = |dataset: &DatasetName| config.policy.outlets(dataset, &config.here.serves, day).into_iter();
     let each = plan.datasets.iter().flat_map(|dataset| {
         let least = outlets(&dataset.name).map(|outlet| outlet.min_contributors);
         least.chain([dataset.min_contributors])

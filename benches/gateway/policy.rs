@@ -76,7 +76,13 @@ fn decide_counted(is_counted: bool, persons: usize) -> f64 {
     let version = Version::compile(policy, Arc::new(here), Knowledge::default(), today());
     let directory = tempfile::tempdir().unwrap();
     let clock = Clock::start();
-    let found = counting::open(Arc::new(RealFileSystem), directory.path(), ([1; 16], [2; 16]), clock.wall()).unwrap();
+    let found = counting::open(
+        Arc::new(RealFileSystem),
+        directory.path(),
+        counting::Chance { key: [1; 16], nobody: [2; 16] },
+        clock.wall(),
+    )
+    .unwrap();
     let counters = Counting::new(found, clock);
     let next = Cell::new(0_usize);
     let batch = || {

@@ -51,7 +51,7 @@ pub(super) fn run(records: &Prepared) {
     let config = config::load(&example().join("gateway.toml")).unwrap().config.unwrap();
     let plan = &config.policy.streams["payments"];
     let plain = Dataset { bounds: None, keeps_all: false, ..Dataset::clone(&plan.datasets[0]) };
-    let outlets = config.policy.outlets(plain.name.as_str(), &config.here.serves, config::today());
+    let outlets = config.policy.outlets(&plain.name, &config.here.serves, config::today());
     assert!(!outlets.is_empty(), "the example lets its cells go somewhere");
     let batches = batches(records, plan.stream.contributor);
     let bounds = |cells_per_window| Some(Bounds { records_per_cell: 4, cells_per_window });

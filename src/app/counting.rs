@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::clock::{Clock, wall_clock};
 use crate::config::Config;
 use crate::domain::counting::{Name, Noticed, Reading, Tally, date_of};
-use crate::durable::counting;
+use crate::durable::counting::{self, Chance};
 use crate::engine::counting::Counting;
 use crate::storage::RealFileSystem;
 
@@ -20,12 +20,12 @@ pub(super) fn open(config: &Config, clock: Clock) -> anyhow::Result<Arc<Counting
     if !is_asked && !directory.exists() {
         return Ok(Arc::new(Counting::none(clock)));
     }
-    let (mut key, mut chance) = ([0; 16], [0; 16]);
-    for random in [&mut key, &mut chance] {
+    let mut chance = Chance { key: [0; 16], nobody: [0; 16] };
+    for random in [&mut chance.key, &mut chance.nobody] {
         getrandom::fill(random).context("the system gives no random numbers")?;
     }
     let in_directory = || format!("counters in {}", directory.display());
-    let found = counting::open(fs.clone(), journal, (key, chance), clock.wall()).with_context(in_directory)?;
+    let found = counting::open(fs.clone(), journal, chance, clock.wall()).with_context(in_directory)?;
     if found.damaged > 0 {
         tracing::error!(
             places = found.damaged,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::clock::Clock;
 use crate::domain::aggregate::OpenBytes;
 use crate::domain::counting::Name;
+use crate::domain::gateway::HowFar;
 use crate::domain::name::GatewayId;
 use crate::domain::policy::{Denied, Right};
 use crate::egress::delivery::{Backlog, Board};
@@ -197,7 +198,7 @@ impl Observed for Observer {
             let Name { counter, to } = &*tally.name;
             samples.amount(declared::COUNTER_USED, &[counter, to], used as f64 / 100.0);
         }
-        for (dataset, closed, open) in self.pipeline.windows() {
+        for HowFar { dataset, closed, open } in self.pipeline.windows() {
             samples.amount(declared::WINDOWS_CLOSED, &[&dataset], closed.unwrap_or(0) as f64 / 1e6);
             samples.amount(declared::WINDOWS_OPEN, &[&dataset], open as f64);
         }

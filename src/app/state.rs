@@ -68,7 +68,7 @@ pub(super) struct FoundReleases {
     outbox_last: Lsn,
     checkpoints: Checkpoints,
     key: ContributorKey,
-    shapes: Vec<(String, KeptShape)>,
+    shapes: Vec<(DatasetName, KeptShape)>,
 }
 
 impl State {
@@ -135,7 +135,7 @@ impl State {
         let shapes = present
             .iter()
             .flat_map(|present| &present.datasets)
-            .map(|dataset| (String::from(&dataset.name), KeptShape::Shape(dataset.shape())));
+            .map(|dataset| (dataset.name.clone(), KeptShape::Shape(dataset.shape())));
         let shapes = shapes.collect();
         let before = Before { closed_before, windows, replay, closed, refused, last: found.last };
         Ok(Self {
@@ -364,7 +364,7 @@ fn deferrals(
 ) -> BTreeMap<DatasetName, Deferral> {
     let mut deferred = restored;
     let datasets = present.iter().flat_map(|present| &present.datasets);
-    for dataset in datasets.filter(|dataset| dataset.max_defer > 0 || held.waited.contains(&*dataset.name)) {
+    for dataset in datasets.filter(|dataset| dataset.max_defer > 0 || held.waited.contains(&dataset.name)) {
         let from = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
         let new = || Deferral::new(dataset.max_defer, from);
         let deferral = deferred.entry(dataset.name.clone()).or_insert_with(new);
@@ -401,7 +401,7 @@ fn added_up(
                 "entries of the outbox are missing: what was added up of longer windows until then is missing in their sums"
             );
         }
-        held.longer.remove(dataset.name.as_str()).iter().flatten().for_each(|addition| longer.add(addition));
+        held.longer.remove(&dataset.name).iter().flatten().for_each(|addition| longer.add(addition));
     }
     longer
 }

@@ -9,6 +9,7 @@ use arrow_array::{RecordBatch, new_null_array};
 use crate::config::Config;
 use crate::decode::{self, Opened, Undecodable, arrow};
 use crate::domain::batch::Candidate;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Treatment};
 use crate::domain::stream::Stream;
 use crate::durable::entry::{Accepted, BatchReader, Before, Catalog, Entry, Unread};
@@ -35,7 +36,7 @@ pub(super) struct Journaled {
     pub(super) lsn: Lsn,
     /// Who sent them, and how many records each in a row.
     pub(super) requests: Vec<(String, usize)>,
-    pub(super) stream: String,
+    pub(super) stream: StreamName,
     /// The policies they were decided under.
     pub(super) policy: Digest,
     pub(super) rows: u32,
@@ -48,9 +49,9 @@ pub(super) enum Step {
     /// Records.
     Records(Journaled),
     /// Windows of a dataset closed: those before.
-    Closed(String, Before),
+    Closed(DatasetName, Before),
     /// All open windows of a dataset were released as they were.
-    Flushed(String),
+    Flushed(DatasetName),
 }
 
 /// The entries of a journal, in order.
@@ -87,8 +88,8 @@ impl Journal {
             }
             return Ok(Some(match Entry::decode(&payload) {
                 Some(Entry::Batch(accepted)) => Step::Records(self.read(lsn, &context, &accepted)?),
-                Some(Entry::Closed { dataset, before, .. }) => Step::Closed(dataset.to_owned(), before),
-                Some(Entry::Flushed { dataset }) => Step::Flushed(dataset.to_owned()),
+                Some(Entry::Closed { dataset, before, .. }) => Step::Closed(dataset, before),
+                Some(Entry::Flushed { dataset }) => Step::Flushed(dataset),
                 _ => continue,
             }));
         }
@@ -101,7 +102,7 @@ impl Journal {
             Some((_, catalog)) => catalog,
             None => Catalog::decode(context).with_context(|| format!("entry {lsn}: the schemas cannot be read"))?,
         };
-        let reader = BatchReader::new(&catalog, accepted.head.stream);
+        let reader = BatchReader::new(&catalog, &accepted.head.stream);
         let mut reader = reader.with_context(|| format!("entry {lsn} cannot be read"))?;
         let columns = match reader.columns(accepted, &mut self.sealer) {
             Ok(columns) => Ok(columns),
@@ -118,7 +119,7 @@ impl Journal {
         Ok(Journaled {
             lsn,
             requests: accepted.requests.iter().map(|sent| (sent.producer.to_owned(), sent.rows as usize)).collect(),
-            stream: accepted.head.stream.to_owned(),
+            stream: accepted.head.stream.clone(),
             policy: Digest::from_bytes(accepted.head.policy),
             rows: accepted.rows(),
             columns,

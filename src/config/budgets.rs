@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Dataset, Function, WINDOWS};
 use crate::domain::document::{NameOrTable, Place, Problems, Spot, Table, hint};
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{
     ALL, By, Changes, DEGRADED, ON_CHANGE, PolicySet, ROLL_UP, Reduction, RollUp, SINCE, Step, TOP, Top,
 };
@@ -97,7 +98,8 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
             problems.error(&dataset.place, format!("`{}` stands twice", dataset.value));
         }
     }
-    let names = first.iter().map(|dataset| dataset.value.clone()).collect();
+    // What is no name is none of what the destination accepts: that is checked.
+    let names = first.iter().filter_map(|dataset| DatasetName::new(&dataset.value).ok()).collect();
     let (bytes, per, widened) = (bytes?.value, per?.value.unsigned_abs(), BTreeMap::new());
     let settings = Settings { bytes, per, widened, smaller, sheds_after, first: names };
     Some(Declared { settings, place: spot.place.clone(), widens, first, given_up, by })
@@ -163,7 +165,7 @@ fn read_top(table: &Table<'_>, problems: &Problems) -> Option<Spot<DeclaredTop>>
             each.done();
             let metrics = named.iter().filter_map(|named| {
                 let dataset = named.dataset.as_ref()?;
-                Some((dataset.value.clone(), named.metric.value.clone()))
+                Some((DatasetName::new(&dataset.value).ok()?, named.metric.value.clone()))
             });
             by = Some(By::Each(metrics.collect()));
         }

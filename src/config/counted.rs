@@ -66,12 +66,12 @@ impl Kept<'_> {
         let rule = regime.counter_rule(counter);
         let covered = policy.streams.values().filter(|plan| regime.covers_class(&policy.classes, &plan.classes));
         for plan in covered {
-            let stream = plan.stream.name.as_str();
+            let stream = &plan.stream.name;
             let past: Vec<String> = self
                 .holders
                 .iter()
                 .flat_map(|holder| {
-                    let shown = policy.shown_and_counted(stream, *holder, by, self.today);
+                    let shown = policy.shown_and_counted(Some(stream), *holder, by, self.today);
                     let rows = regime.rows_past(counter, holder.country, &shown);
                     rows.into_iter().map(|row| format!("{row} to {}", holder.id))
                 })

@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 
 use crate::domain::document::{Problems, Spot, hint};
-use crate::domain::name::GatewayId;
+use crate::domain::name::{GatewayId, StreamName};
 use crate::domain::policy::{ConditionId, Form, Holder, OnExpired, PolicySet, Regime, Shown};
 
 use super::counted;
@@ -42,7 +42,7 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
         for stream in streams(policy, regime) {
             let shown = policy.shown_and_counted(stream, holder, holder.id, day);
             if regime.permits(Form::Identifiable, country.value, &shown).is_none() {
-                let of_stream = if stream.is_empty() { String::new() } else { format!(" of stream `{stream}`") };
+                let of_stream = stream.map_or_else(String::new, |stream| format!(" of stream `{stream}`"));
                 let message =
                     format!("regime `{}` lets no identifiable record{of_stream} be in {}", regime.id, country.value);
                 let reviewed = Shown { on_expired: OnExpired::Warn, ..shown };
@@ -54,12 +54,12 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
     }
 }
 
-/// The streams whose records a regime covers. Where there is none, the regime is asked about one without a name, of which
-/// nothing is shown.
-fn streams<'p>(policy: &'p PolicySet, regime: &Regime) -> Vec<&'p str> {
+/// The streams whose records a regime covers. Where there is none, the regime is asked about one that is not declared, of
+/// which nothing is shown.
+fn streams<'p>(policy: &'p PolicySet, regime: &Regime) -> Vec<Option<&'p StreamName>> {
     let covered = policy.streams.values().filter(|plan| regime.covers_class(&policy.classes, &plan.classes));
-    let covered: Vec<&str> = covered.map(|plan| plan.stream.name.as_str()).collect();
-    if covered.is_empty() { vec![""] } else { covered }
+    let covered: Vec<_> = covered.map(|plan| Some(&plan.stream.name)).collect();
+    if covered.is_empty() { vec![None] } else { covered }
 }
 
 fn check_needed(name: &Spot<String>, policy: &PolicySet, problems: &Problems) {

@@ -461,13 +461,14 @@ fn check_history(policy: &PolicySet, today: Date, problems: &Problems) {
 
 /// A release is cut between cells into messages that fit: a cell that does not fit would hold up its destination.
 fn check_messages(declared: &read::Declared, policy: &PolicySet, problems: &Problems) {
-    let Some(id) = &declared.id else { return };
+    // An id that is no name is reported where it is read.
+    let Some(Ok(id)) = declared.id.as_ref().map(|id| GatewayId::new(&id.value)) else { return };
     for (name, destination) in &declared.destinations {
         let Destination::Kafka(settings) = &destination.value else { continue };
         let accepts = policy.destinations.get(name.as_str()).into_iter().flat_map(|policy| &policy.accepts);
         for Spot { value: accepted, place } in accepts {
             let Some((_, dataset)) = policy.dataset(accepted) else { continue };
-            let Ok(widest) = Widest::of(dataset, &id.value) else { continue };
+            let Ok(widest) = Widest::of(dataset, &id) else { continue };
             if let Some((bytes, limit)) = kafka::check::too_wide(settings, &widest) {
                 let message = format!(
                     "a cell of `{accepted}` can take {bytes} bytes as a message of destination `{name}`, and \

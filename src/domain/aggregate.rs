@@ -198,7 +198,8 @@ impl<'b> Foldable<'b> {
 
     #[inline]
     fn origin(&self, row: usize, contributor: Contributor) -> Origin {
-        (contributor, self.producers.get(row).copied().unwrap_or(Producer::UNKNOWN))
+        let producer = self.producers.get(row).copied().unwrap_or(Producer::UNKNOWN);
+        Origin { contributor, producer }
     }
 }
 
@@ -343,7 +344,7 @@ impl Cells {
             let Some(column) = records.columns.get(measure.source.column) else { continue };
             each_summed(measure, column, rows, |at, _, portion| {
                 let (slot, (origin, found)) = (places[at].0 as usize, &mut origins[at]);
-                if origin.1 != Producer::UNKNOWN {
+                if origin.producer != Producer::UNKNOWN {
                     let sums = &mut self.producer_sums[slot];
                     let column = Summed { columns: self.summed, column: summed_column };
                     if sums.add(*origin, column, portion, found, self.enough, &mut change) {
@@ -363,7 +364,7 @@ impl Cells {
     #[inline]
     fn add_contributor(&mut self, slot: usize, combination: Option<&u64>, origin: Origin, is_in: Sets) {
         // Where it is kept who brought a contributor, a set learns more of one that is in it.
-        let is_in = if origin.1 == Producer::UNKNOWN { is_in } else { Sets::NONE };
+        let is_in = if origin.producer == Producer::UNKNOWN { is_in } else { Sets::NONE };
         let (change, set) = match (self.parted.get_mut(slot), combination) {
             (Some(parted @ Parted::Known(_)), Some(combination)) => {
                 parted.add(*combination, origin, self.enough, is_in)
@@ -372,8 +373,8 @@ impl Cells {
             _ => (self.contributors[slot].add(origin, self.enough), Sets::OF_CELL),
         };
         self.change_bytes(change);
-        if self.summed > 0 && origin.1 == Producer::UNKNOWN && set != Sets::NONE && !is_in.contain(set) {
-            self.portions[slot].joins(key(origin.0), set);
+        if self.summed > 0 && origin.producer == Producer::UNKNOWN && set != Sets::NONE && !is_in.contain(set) {
+            self.portions[slot].joins(key(origin.contributor), set);
         }
     }
 

@@ -25,6 +25,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
+use super::name::StreamName;
+
 pub use counts::{Counts, Noticed};
 pub use times::{HOLDS_AFTER_SECONDS, Known, Reading};
 
@@ -83,7 +85,7 @@ impl PersonKey {
 #[derive(Debug, Clone, Copy)]
 pub struct Whose<'r> {
     /// Its stream.
-    pub stream: &'r str,
+    pub stream: &'r StreamName,
     /// The contributors of its batch.
     pub contributors: Option<&'r ArrayRef>,
     /// Its position in the batch.

@@ -63,6 +63,15 @@ pub struct Decided {
     pub rolled_up: BTreeSet<u32>,
 }
 
+/// The cells that leave with a window, by number.
+#[derive(Debug, Clone, Copy)]
+pub struct Gone<'g> {
+    /// By themselves.
+    pub left: &'g BTreeSet<u32>,
+    /// In a remainder.
+    pub rolled_up: &'g BTreeSet<u32>,
+}
+
 /// A window's cells, joined by what waited for them.
 pub struct Joined {
     /// The cells, to be released.
@@ -156,12 +165,8 @@ impl Deferral {
     /// It was decided which of the cells leave, by themselves or in a remainder. The others wait, if they may. Returns
     /// how many begin to wait. What a cell covers later depends only on when it last left by itself: nobody has seen
     /// that it was in a remainder.
-    pub fn settle(
-        &mut self,
-        window: i64,
-        joined: &Joined,
-        (left, rolled_up): (&BTreeSet<u32>, &BTreeSet<u32>),
-    ) -> usize {
+    pub fn settle(&mut self, window: i64, joined: &Joined, gone: Gone<'_>) -> usize {
+        let Gone { left, rolled_up } = gone;
         let goes = |number: u32| left.contains(&number) || rolled_up.contains(&number) && !planted("rolled-up-waits");
         if !planted("deferred-also-alone") {
             for cells in self.waiting.values_mut() {
@@ -211,7 +216,7 @@ impl Deferral {
         self.close(window, decided.and_then(|decided| decided.under));
         let left = if planted("deferred-twice-after-restart") { &none } else { left };
         let joined = Joined { own: cells.some(|_| false), cells };
-        self.settle(window, &joined, (left, rolled_up));
+        self.settle(window, &joined, Gone { left, rolled_up });
     }
 
     /// All windows before this one have closed. What does not wait any more.

@@ -342,3 +342,11 @@ pub(crate) fn changed(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "no `{from}` in\n{text}");
     text.replace(from, to)
 }
+
+/// The same of the first place where the words are.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn changed_first(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no `{from}` in\n{text}");
+    text.replacen(from, to, 1)
+}

@@ -39,6 +39,17 @@ pub enum Effect {
     },
 }
 
+/// How far the windows of a dataset have come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HowFar {
+    /// Its name.
+    pub dataset: DatasetName,
+    /// The end of the last one that has closed, on the grid of windows. `None` until one has.
+    pub closed: Option<i64>,
+    /// How many there are from the oldest open one that holds records to the newest.
+    pub open: u64,
+}
+
 /// The state of all streams and producers.
 #[derive(Debug)]
 pub struct Gateway {
@@ -87,8 +98,8 @@ impl DatasetState {
     }
 
     /// Whether it is counted for a dataset of this name. One that joined others was written under its own.
-    fn is_counted_for(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known == name)
+    fn is_counted_for(&self, name: &DatasetName) -> bool {
+        self.names.contains(name)
     }
 
     fn restore(&mut self, closed: impl FnOnce(&mut Closing)) {
@@ -128,7 +139,7 @@ impl Gateway {
 
     /// A producer was heard on a stream, and perhaps has come to an event time. Windows close with the next
     /// [`Gateway::advance`]; in a replay the journal says what was closed.
-    pub fn hear(&mut self, stream: &str, heard: Heard<'_>, now: Duration) {
+    pub fn hear(&mut self, stream: &StreamName, heard: Heard<'_>, now: Duration) {
         if let Some(state) = self.streams.get_mut(stream) {
             state.watermark.observe(heard, now);
         }
@@ -136,7 +147,7 @@ impl Gateway {
 
     /// Refused records of a stream are told in steps of so many from the beginning. Without this, the steps are twice the
     /// declared k: the policies may ask for more. A checkpoint that is restored has steps of its own, until the next one.
-    pub fn begin_in_steps(&mut self, stream: &str, step: u64) {
+    pub fn begin_in_steps(&mut self, stream: &StreamName, step: u64) {
         if let Some(state) = self.streams.get_mut(stream) {
             (state.step, state.next_step) = (step, step);
         }
@@ -144,14 +155,14 @@ impl Gateway {
 
     /// Refused records of a stream are told in steps of so many from the next checkpoint on: what the journal holds after the
     /// last one is replayed with the steps that it was told in.
-    pub fn tell_in_steps(&mut self, stream: &str, step: u64) {
+    pub fn tell_in_steps(&mut self, stream: &StreamName, step: u64) {
         if let Some(state) = self.streams.get_mut(stream) {
             state.next_step = step;
         }
     }
 
     /// Records of a stream were refused.
-    pub fn refused(&mut self, stream: &str, refused: &Tally) {
+    pub fn refused(&mut self, stream: &StreamName, refused: &Tally) {
         if let Some(state) = self.streams.get_mut(stream) {
             state.refused.merge(refused);
         }
@@ -159,13 +170,13 @@ impl Gateway {
 
     /// Windows of a dataset were closed or released: what is told of its stream's refused records with that. In a replay it
     /// is what was told then, for the journal has the same requests before the same closings.
-    pub fn tell_refused(&mut self, dataset: &str) -> Vec<Told> {
+    pub fn tell_refused(&mut self, dataset: &DatasetName) -> Vec<Told> {
         let is_of = |state: &&mut StreamState| state.datasets.iter().any(|known| known.is_counted_for(dataset));
         self.streams.values_mut().find(is_of).map_or_else(Vec::new, |state| state.refused.tell(state.step))
     }
 
     /// Moves a stream's watermark on to what was heard of it, and adds what is to be done to `effects`.
-    pub fn advance(&mut self, stream: &str, now: Duration, effects: &mut Vec<Effect>) {
+    pub fn advance(&mut self, stream: &StreamName, now: Duration, effects: &mut Vec<Effect>) {
         if let Some(state) = self.streams.get_mut(stream) {
             state.advance(now, effects);
         }
@@ -178,7 +189,7 @@ impl Gateway {
 
     /// The event times that a stream takes, given the wall clock in microseconds since the Unix epoch.
     #[must_use]
-    pub fn time_bounds(&self, stream: &str, wall: i64) -> TimeBounds {
+    pub fn time_bounds(&self, stream: &StreamName, wall: i64) -> TimeBounds {
         let Some(state) = self.streams.get(stream) else { return TimeBounds::NONE };
         let Some(stream) = &state.stream else { return TimeBounds::NONE };
         let bounds = TimeBounds::plausible(stream, wall);
@@ -203,7 +214,7 @@ impl Gateway {
     /// Which limit is reached.
     pub fn admit(
         &mut self,
-        stream: &str,
+        stream: &StreamName,
         heard: Heard<'_>,
         now: Duration,
         before: &Newcomers<'_>,
@@ -216,7 +227,7 @@ impl Gateway {
 
     /// Opens the windows of records that come in, if there may be so many. They were checked against
     /// [`Gateway::time_bounds`], but others may have opened windows since.
-    pub fn open_windows(&mut self, stream: &str, oldest: i64, newest: i64) -> bool {
+    pub fn open_windows(&mut self, stream: &StreamName, oldest: i64, newest: i64) -> bool {
         let Some(state) = self.streams.get_mut(stream) else { return true };
         WindowSpan::open_in_all(state.datasets.iter_mut().map(|dataset| &mut dataset.span), oldest, newest)
     }
@@ -228,24 +239,24 @@ impl Gateway {
 
     /// Windows of a dataset that began before this time have closed. `None` until one has.
     #[must_use]
-    pub fn closed_before(&self, dataset: &str) -> Option<i64> {
+    pub fn closed_before(&self, dataset: &DatasetName) -> Option<i64> {
         let mut datasets = self.streams.values().flat_map(|state| &state.datasets);
         datasets.find(|state| state.is_counted_for(dataset))?.closing.before()
     }
 
-    /// How far the windows of each dataset have come: its name, the end of the last one that has closed, on the grid of
-    /// windows, and how many there are from the oldest open one that holds records to the newest.
-    pub fn windows(&self) -> impl Iterator<Item = (&str, Option<i64>, u64)> {
+    /// How far the windows of each dataset have come.
+    pub fn windows(&self) -> impl Iterator<Item = HowFar> {
         self.streams.values().flat_map(|state| &state.datasets).flat_map(|dataset| {
             let first = dataset.closing.before().map(|before| first_window(Some(before), dataset.window));
             let closed = first.map(|first| window_start(first, dataset.window).saturating_add(micros(dataset.overlap)));
-            dataset.names.iter().map(move |name| (name.as_str(), closed, dataset.span.windows()))
+            let open = dataset.span.windows();
+            dataset.names.iter().map(move |name| HowFar { dataset: name.clone(), closed, open })
         })
     }
 
     /// A window of a dataset is open since before a crash. Those of the checkpoint are known at the start, those of the
     /// journal when it has been counted. Until then, up to twice the limit can be open.
-    pub fn restore_window(&mut self, dataset: &str, window: i64) {
+    pub fn restore_window(&mut self, dataset: &DatasetName, window: i64) {
         for state in self.streams.values_mut().flat_map(|state| &mut state.datasets) {
             if state.is_counted_for(dataset) {
                 state.span.restore(window);
@@ -254,7 +265,7 @@ impl Gateway {
     }
 
     /// What the journal holds of windows that were closed.
-    pub fn restore_closed(&mut self, dataset: &str, before: i64, watermark: i64) {
+    pub fn restore_closed(&mut self, dataset: &DatasetName, before: i64, watermark: i64) {
         for state in self.streams.values_mut() {
             for known in state.datasets.iter_mut().filter(|known| known.is_counted_for(dataset)) {
                 known.restore(|closing| closing.restore(Some(before)));
@@ -335,12 +346,12 @@ impl Gateway {
             let (datasets, tally) = (Vec::new(), Tally::default());
             let mut undeclared =
                 StreamState { stream: None, watermark, datasets, refused: tally, step: 0, next_step: 0 };
-            let state = self.streams.get_mut(reader.text()?).unwrap_or(&mut undeclared);
+            let state = self.streams.get_mut(&StreamName::read(reader)?).unwrap_or(&mut undeclared);
             read(&mut state.watermark, reader)?;
             for _ in 0..reader.count(17)? {
-                let dataset = reader.text()?;
+                let dataset = DatasetName::read(reader)?;
                 let before = reader.option()?;
-                for known in state.datasets.iter_mut().filter(|known| known.is_counted_for(dataset)) {
+                for known in state.datasets.iter_mut().filter(|known| known.is_counted_for(&dataset)) {
                     known.restore(|closing| restore(closing, before));
                 }
             }

@@ -11,6 +11,7 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::binary::Reader;
 use super::document::{Problems, Spot};
 
 /// A stream's name.
@@ -53,6 +54,18 @@ impl<K> Name<K> {
     /// When it is no name: see [`is_name`].
     pub fn new(text: &str) -> Result<Self, NoName> {
         if is_name(text) { Ok(Self { text: text.into(), kind: PhantomData }) } else { Err(NoName) }
+    }
+
+    /// Reads one from bytes. `None`: they hold no text, or one that is no name.
+    #[must_use]
+    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Self::new(reader.text()?).ok()
+    }
+
+    /// The same of a text that [`Writer::short_text`](super::binary::Writer::short_text) wrote.
+    #[must_use]
+    pub fn read_short(reader: &mut Reader<'_>) -> Option<Self> {
+        Self::new(reader.short_text()?).ok()
     }
 
     /// Its text.

@@ -31,6 +31,12 @@ pub struct Number {
 }
 
 impl Number {
+    /// The number that it is for a producer that is so far: without an epoch, which is 0, the producer's series goes on.
+    #[must_use]
+    pub fn continuing(self, mark: Option<Mark>) -> Self {
+        if self.epoch == 0 { Self { epoch: mark.unwrap_or_default().epoch, ..self } } else { self }
+    }
+
     /// What it says of a request with records, of a producer that is so far. `None`: the producer is not known.
     ///
     /// # Errors

@@ -135,9 +135,10 @@ impl Tables {
         Self { counted_as: counted_as(dataset), next: i64::MIN, of: BTreeMap::new() }
     }
 
-    /// What a destination is told of a window, or of a part of one, which says this. It is empty when nothing has changed.
+    /// What a destination is told of a window, or of a part of one (0: it is whole), which says this. It is empty when nothing
+    /// has changed.
     #[must_use]
-    pub fn telling(&self, destination: &DestinationName, (window, part): (i64, u64), said: &[Said]) -> Telling {
+    pub fn telling(&self, destination: &DestinationName, window: i64, part: u64, said: &[Said]) -> Telling {
         let known = self.of.get(destination);
         let is_part = part != 0;
         let is_whole = is_part || known.is_none_or(|table| window <= table.whole_through);

@@ -9,6 +9,7 @@ use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::{ArrowError, DataType, Field, SchemaRef};
 
 use crate::domain::binary::Writer;
+use crate::domain::name::StreamName;
 use crate::domain::policy::{RegimeSet, Resident};
 use crate::domain::stream::Stream;
 
@@ -29,7 +30,7 @@ impl BatchReader {
     ///
     /// # Errors
     /// When the catalog has no such stream.
-    pub fn new(catalog: &Catalog, stream: &str) -> Result<Self, ArrowError> {
+    pub fn new(catalog: &Catalog, stream: &StreamName) -> Result<Self, ArrowError> {
         let none = || ArrowError::SchemaError(format!("no schema of stream `{stream}`"));
         let (schema, message) = catalog.schema(stream).zip(catalog.message(stream)).ok_or_else(none)?;
         let mut decoder = StreamDecoder::new();
@@ -86,7 +87,7 @@ impl BatchWriter {
         let bound = size_bound(resident, outputs.len()).saturating_add(head as u64);
         let mut entry = Writer::with_capacity(usize::try_from(bound).unwrap_or(0));
         let regimes = if self.sealer.seals() { Arc::clone(resident.regimes()) } else { RegimeSet::default() };
-        let head = Head { at, stream: &batch.stream().name, policy: *resident.policy().bytes(), regimes };
+        let head = Head { at, stream: batch.stream().name.clone(), policy: *resident.policy().bytes(), regimes };
         head.encode(Layout::Packed, requests, &mut entry);
         let head_bytes = entry.len();
         if self.sealer.seals() {

@@ -13,6 +13,7 @@ use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{Dataset, Shape};
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::stream::Stream;
 
 /// What stands where version 1 has the number of streams.
@@ -23,7 +24,7 @@ pub const VERSION: u32 = 2;
 /// What all streams and datasets were declared as.
 #[derive(Debug, Default, PartialEq)]
 pub struct Catalog {
-    streams: BTreeMap<String, Declared>,
+    streams: BTreeMap<StreamName, Declared>,
 }
 
 /// What a stream was declared as.
@@ -32,7 +33,7 @@ struct Declared {
     /// An Arrow IPC schema message: the stream's fields, then the model's outputs.
     schema: Vec<u8>,
     /// The datasets with their shapes. None in version 1.
-    datasets: Vec<(String, Shape)>,
+    datasets: Vec<(DatasetName, Shape)>,
 }
 
 impl Catalog {
@@ -47,33 +48,33 @@ impl Catalog {
         for (stream, outputs, datasets) in streams {
             let writer = StreamWriter::try_new(Vec::new(), &recorded(stream, outputs))?;
             let schema = writer.get_ref().clone();
-            let datasets = datasets.iter().map(|dataset| ((&dataset.name).into(), dataset.shape())).collect();
-            catalog.streams.insert((&stream.name).into(), Declared { schema, datasets });
+            let datasets = datasets.iter().map(|dataset| (dataset.name.clone(), dataset.shape())).collect();
+            catalog.streams.insert(stream.name.clone(), Declared { schema, datasets });
         }
         Ok(catalog)
     }
 
     /// The schema of a stream's records.
     #[must_use]
-    pub fn schema(&self, stream: &str) -> Option<SchemaRef> {
+    pub fn schema(&self, stream: &StreamName) -> Option<SchemaRef> {
         try_schema_from_ipc_buffer(&self.streams.get(stream)?.schema).ok().map(Arc::new)
     }
 
     /// The same as the message that it is.
-    pub(super) fn message(&self, stream: &str) -> Option<Vec<u8>> {
+    pub(super) fn message(&self, stream: &StreamName) -> Option<Vec<u8>> {
         self.streams.get(stream).map(|declared| declared.schema.clone())
     }
 
     /// The datasets of a stream, with their shapes.
-    pub(super) fn datasets(&self, stream: &str) -> &[(String, Shape)] {
+    pub(super) fn datasets(&self, stream: &StreamName) -> &[(DatasetName, Shape)] {
         self.streams.get(stream).map_or(&[], |declared| &declared.datasets)
     }
 
     /// The names of the datasets that shared their cells under the name of this one, its own among them. None: it had cells
     /// of its own.
-    pub(super) fn sharing(&self, dataset: &str) -> Vec<&str> {
+    pub(super) fn sharing(&self, dataset: &DatasetName) -> Vec<&DatasetName> {
         let datasets = self.streams.values().flat_map(|declared| &declared.datasets);
-        let shapes = datasets.filter(|(name, _)| name == dataset).map(|(_, shape)| shape);
+        let shapes = datasets.filter(|(name, _)| *name == *dataset).map(|(_, shape)| shape);
         shapes.flat_map(Shape::sharing).collect()
     }
 
@@ -102,11 +103,11 @@ impl Catalog {
         }
         let mut streams = BTreeMap::new();
         for _ in 0..reader.count(16)? {
-            let stream = reader.text()?.to_owned();
+            let stream = StreamName::read(&mut reader)?;
             let (schema, mut datasets) = (reader.bytes()?.to_vec(), Vec::new());
             if is_versioned {
                 for _ in 0..reader.count(9)? {
-                    datasets.push((reader.text()?.to_owned(), Shape::decode(&mut reader)?));
+                    datasets.push((DatasetName::read(&mut reader)?, Shape::decode(&mut reader)?));
                 }
             }
             streams.insert(stream, Declared { schema, datasets });

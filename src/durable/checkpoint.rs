@@ -16,6 +16,7 @@ use crate::domain::aggregate::{self, ContributorKey};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
+use crate::domain::name::DatasetName;
 use crate::domain::outcome::Outcome;
 use crate::domain::producer::Number;
 use crate::domain::window::window_start;
@@ -47,15 +48,15 @@ pub struct Checkpoint {
     /// What requests before the position came to, as far as `gateway` has something else. None in a new one.
     corrections: Vec<Correction>,
     /// The shape of each dataset, with its name.
-    pub shapes: Vec<(String, KeptShape)>,
+    pub shapes: Vec<(DatasetName, KeptShape)>,
     /// The cells of open windows; a window has a part per worker.
     pub windows: Vec<WindowPart>,
     /// What waits of the closed windows of a dataset, with its name: by
     /// [`Deferral::encode`](crate::domain::deferral::Deferral::encode).
-    pub deferred: Vec<(String, Vec<u8>)>,
+    pub deferred: Vec<(DatasetName, Vec<u8>)>,
     /// What was added up of the longer windows of datasets that share their cells, with the name of the first: by
     /// [`Addition::encode`](crate::domain::policy::Addition::encode).
-    pub longer: Vec<(String, Vec<u8>)>,
+    pub longer: Vec<(DatasetName, Vec<u8>)>,
 }
 
 /// What a request came to in the end.
@@ -68,7 +69,7 @@ struct Correction {
 /// A worker's part of an open window.
 pub struct WindowPart {
     /// The dataset's name.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// The window's number.
     pub window: i64,
     /// By [`Cells::encode`](crate::domain::aggregate::Cells::encode).
@@ -78,7 +79,7 @@ pub struct WindowPart {
 impl Checkpoint {
     /// A new one, still without windows. `gateway`: see the field.
     #[must_use]
-    pub fn new(lsn: Lsn, key: ContributorKey, gateway: Vec<u8>, shapes: Vec<(String, KeptShape)>) -> Self {
+    pub fn new(lsn: Lsn, key: ContributorKey, gateway: Vec<u8>, shapes: Vec<(DatasetName, KeptShape)>) -> Self {
         let (corrections, windows, deferred, longer) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { version: VERSION, lsn, key, gateway, corrections, shapes, windows, deferred, longer }
     }
@@ -124,8 +125,8 @@ impl Checkpoint {
     /// The open windows of each dataset, each once: its number, and when it began, in microseconds since the Unix epoch,
     /// if the dataset's shape says how long a window is.
     #[must_use]
-    pub fn open_windows(&self) -> BTreeMap<&str, BTreeMap<i64, Option<i64>>> {
-        let mut open: BTreeMap<&str, BTreeMap<i64, Option<i64>>> = BTreeMap::new();
+    pub fn open_windows(&self) -> BTreeMap<&DatasetName, BTreeMap<i64, Option<i64>>> {
+        let mut open: BTreeMap<&DatasetName, BTreeMap<i64, Option<i64>>> = BTreeMap::new();
         for WindowPart { dataset, window, .. } in &self.windows {
             let shape = self.shapes.iter().find(|(name, _)| name == dataset);
             let size = shape.and_then(|(_, shape)| shape.window());
@@ -178,7 +179,7 @@ impl Checkpoint {
         }
         let mut shapes = Vec::new();
         for _ in 0..reader.count(16)? {
-            let dataset = reader.text()?.to_owned();
+            let dataset = DatasetName::read(&mut reader)?;
             let shape = match version {
                 2 => KeptShape::Text(reader.text()?.to_owned()),
                 _ => KeptShape::decode(&mut reader)?,
@@ -187,14 +188,14 @@ impl Checkpoint {
         }
         let mut windows = Vec::new();
         for _ in 0..reader.count(24)? {
-            let dataset = reader.text()?.to_owned();
+            let dataset = DatasetName::read(&mut reader)?;
             let (window, cells) = (reader.i64()?, reader.bytes()?);
             let cells = if version == 2 { aggregate::as_version_1(cells) } else { cells.to_vec() };
             windows.push(WindowPart { dataset, window, cells });
         }
-        let mut of_datasets = |first: u32| -> Option<Vec<(String, Vec<u8>)>> {
+        let mut of_datasets = |first: u32| -> Option<Vec<(DatasetName, Vec<u8>)>> {
             let datasets = if version >= first { reader.count(16)? } else { 0 };
-            (0..datasets).map(|_| Some((reader.text()?.to_owned(), reader.bytes()?.to_vec()))).collect()
+            (0..datasets).map(|_| Some((DatasetName::read(&mut reader)?, reader.bytes()?.to_vec()))).collect()
         };
         let (deferred, longer) = (of_datasets(FIRST_WITH_DEFERRED)?, of_datasets(FIRST_WITH_LONGER)?);
         reader.is_empty().then_some(Self { version, lsn, key, gateway, corrections, shapes, windows, deferred, longer })
@@ -262,6 +263,7 @@ mod tests {
     use super::*;
     use crate::domain::dataset::Dataset;
     use crate::domain::dataset::samples::plain;
+    use crate::domain::name::StreamName;
     use crate::domain::newcomers::Newcomers;
     use crate::domain::outcome::{Refusals, Taken};
     use crate::domain::producer::{Came, Mark};
@@ -269,6 +271,14 @@ mod tests {
     use crate::domain::stream::{Stream, Undeclared};
     use crate::domain::tally::{Tally, Told};
     use crate::domain::watermark::Heard;
+
+    fn golden() -> DatasetName {
+        "golden".parse().unwrap()
+    }
+
+    fn s() -> StreamName {
+        "s".parse().unwrap()
+    }
 
     /// A checkpoint as version 2 wrote it.
     fn version_2() -> Vec<u8> {
@@ -287,7 +297,7 @@ mod tests {
         assert_eq!((checkpoint.version, checkpoint.lsn, checkpoint.key.0), (2, 7, [9; 16]));
         assert_eq!(checkpoint.gateway, b"gateway");
         let text = include_str!("../../tests/golden/checkpoint-2-shape.txt").to_owned();
-        assert_eq!(checkpoint.shapes, [("golden".to_owned(), KeptShape::Text(text))]);
+        assert_eq!(checkpoint.shapes, [(golden(), KeptShape::Text(text))]);
         let [part] = checkpoint.windows.as_slice() else { panic!("one window") };
         assert_eq!((part.dataset.as_str(), part.window), ("golden", -3));
         assert_eq!(part.cells[0], 1);
@@ -300,7 +310,7 @@ mod tests {
         let number = Number { epoch: 4, sequence: 700 };
         let outcome = refused();
         let corrections = vec![Correction { producer: "till-7".into(), number, outcome }];
-        let windows = vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }];
+        let windows = vec![WindowPart { dataset: golden(), window: -3, cells: vec![1, 2, 3] }];
         let checkpoint = Checkpoint { version: 3, corrections, windows, ..old };
         let golden = include_str!("../../tests/golden/checkpoint-3.hex").trim();
         assert_eq!(hex(&checkpoint.encode()), golden);
@@ -313,7 +323,7 @@ mod tests {
     /// The state of a gateway whose producers were heard at known times, with a closed window.
     fn state() -> (Arc<Stream>, Vec<Arc<Dataset>>, Gateway) {
         let stream = Arc::new(Stream {
-            name: "s".parse().unwrap(),
+            name: s(),
             fields: Vec::new(),
             schema: Stream::schema_of(&[]),
             event_time: 0,
@@ -325,7 +335,7 @@ mod tests {
             history_from: None,
             idle_after: Duration::from_secs(30),
         });
-        let dataset = Dataset { name: "golden".parse().unwrap(), contributor: "f1".into(), open_max: 100, ..plain() };
+        let dataset = Dataset { name: golden(), contributor: "f1".into(), open_max: 100, ..plain() };
         let datasets = vec![Arc::new(dataset)];
         let gateway = Gateway::new(std::iter::once((&stream, datasets.as_slice())));
         (stream, datasets, gateway)
@@ -342,7 +352,7 @@ mod tests {
     fn restored(checkpoint: &Checkpoint) -> Gateway {
         let (_, datasets, mut restored) = state();
         assert_eq!((checkpoint.lsn, checkpoint.key.0), (7, [9; 16]));
-        assert_eq!(checkpoint.shapes, [("golden".to_owned(), KeptShape::Shape(datasets[0].shape()))]);
+        assert_eq!(checkpoint.shapes, [(golden(), KeptShape::Shape(datasets[0].shape()))]);
         let [part] = checkpoint.windows.as_slice() else { panic!("one window") };
         assert_eq!((part.dataset.as_str(), part.window, part.cells.as_slice()), ("golden", -3, &[1, 2, 3][..]));
         let now = Duration::from_secs(3);
@@ -350,10 +360,10 @@ mod tests {
         assert_eq!(restored.producers.mark("till-7"), Mark { epoch: 4, sequence: 700, lsn: 6 });
         assert_eq!(restored.producers.outcome("till-7", NUMBER), Some(refused()));
         assert_eq!(restored.producers.mark("old"), Mark { epoch: 1, sequence: 1, lsn: 5 });
-        assert_eq!(restored.closed_before("golden"), Some(WALL - 60_000_000));
+        assert_eq!(restored.closed_before(&golden()), Some(WALL - 60_000_000));
         for (producer, is_new) in [("till-7", false), ("silent", false), ("other", true)] {
             let heard = Heard { producer, address: None, identity: None, event_time: None };
-            assert_eq!(restored.admit("s", heard, now, &Newcomers::default()), Ok(is_new), "{producer}");
+            assert_eq!(restored.admit(&s(), heard, now, &Newcomers::default()), Ok(is_new), "{producer}");
         }
         restored
     }
@@ -362,7 +372,7 @@ mod tests {
     fn a_checkpoint_of_version_4_is_read() {
         let read = Checkpoint::decode(&unhex(include_str!("../../tests/golden/checkpoint-4.hex").trim())).unwrap();
         assert_eq!(read.version, 4);
-        assert_eq!(restored(&read).tell_refused("golden"), []);
+        assert_eq!(restored(&read).tell_refused(&golden()), []);
     }
 
     #[test]
@@ -381,25 +391,25 @@ mod tests {
     }
 
     /// With something that waits, or is added up over windows, or not.
-    fn refused_records_are_told(version: u32, [waits, adds_up]: [bool; 2], golden: &str) {
+    fn refused_records_are_told(version: u32, [waits, adds_up]: [bool; 2], bytes: &str) {
         let of_golden = |bytes: &[u8], is_there: bool| {
-            let state = is_there.then(|| ("golden".to_owned(), bytes.to_vec()));
+            let state = is_there.then(|| (golden(), bytes.to_vec()));
             state.into_iter().collect::<Vec<_>>()
         };
         let (_, datasets, mut gateway) = state();
         let second = Duration::from_secs(1);
         gateway.hear(
-            "s",
+            &s(),
             Heard { producer: "till-7", address: None, identity: None, event_time: Some(WALL - 5) },
             second,
         );
-        gateway.hear("s", Heard { producer: "silent", address: None, identity: None, event_time: None }, 2 * second);
-        gateway.restore_closed("golden", WALL - 60_000_000, WALL - 10);
+        gateway.hear(&s(), Heard { producer: "silent", address: None, identity: None, event_time: None }, 2 * second);
+        gateway.restore_closed(&golden(), WALL - 60_000_000, WALL - 10);
         let came = Came { at: Some(WALL), from: None, of: None };
         gateway.producers.take("till-7", NUMBER, 6, Some(&Outcome::nothing()), came);
         let refusals: Vec<Refusal> = (0..45).map(|index| Refusal::new(index, Reason::NoRegime)).collect();
         let taken = Outcome::Taken(Taken { refusals: Refusals::of(&refusals), ..Taken::default() });
-        gateway.refused("s", &Tally::of([&taken]));
+        gateway.refused(&s(), &Tally::of([&taken]));
         gateway.producers.take("old", Number { epoch: 1, sequence: 1 }, 5, None, Came::default());
         let mut writer = Writer::default();
         gateway.encode(&mut writer);
@@ -409,24 +419,24 @@ mod tests {
             key: ContributorKey([9; 16]),
             gateway: writer.finish(),
             corrections: vec![Correction { producer: "till-7".into(), number: NUMBER, outcome: refused() }],
-            shapes: vec![("golden".to_owned(), KeptShape::Shape(datasets[0].shape()))],
-            windows: vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }],
+            shapes: vec![(golden(), KeptShape::Shape(datasets[0].shape()))],
+            windows: vec![WindowPart { dataset: golden(), window: -3, cells: vec![1, 2, 3] }],
             deferred: of_golden(&[4, 5], waits),
             longer: of_golden(&[6], adds_up),
         };
-        assert_eq!(hex(&checkpoint.encode()), golden);
-        let read = Checkpoint::decode(&unhex(golden)).unwrap();
+        assert_eq!(hex(&checkpoint.encode()), bytes);
+        let read = Checkpoint::decode(&unhex(bytes)).unwrap();
         let kept = (version, &checkpoint.deferred, &checkpoint.longer);
         assert_eq!((read.version, &read.deferred, &read.longer), kept);
         // 45 records, in steps of 20. What is left over is not forgotten.
         let mut restored = restored(&read);
         let of = |told: Vec<Told>| told.iter().map(|told| (told.cause.reason, told.records)).collect::<Vec<_>>();
-        assert_eq!(of(restored.tell_refused("golden")), [(Reason::NoRegime, 40)]);
+        assert_eq!(of(restored.tell_refused(&golden())), [(Reason::NoRegime, 40)]);
         // Other steps begin with the next checkpoint.
-        restored.tell_in_steps("s", 5);
-        assert_eq!(of(restored.tell_refused("golden")), []);
+        restored.tell_in_steps(&s(), 5);
+        assert_eq!(of(restored.tell_refused(&golden())), []);
         let _ = restored.snapshot();
-        assert_eq!(of(restored.tell_refused("golden")), [(Reason::NoRegime, 5)]);
+        assert_eq!(of(restored.tell_refused(&golden())), [(Reason::NoRegime, 5)]);
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -435,6 +445,19 @@ mod tests {
 
     fn unhex(text: &str) -> Vec<u8> {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_checkpoint_with_a_name_that_is_none_is_damaged() {
+        let good = version_2();
+        let with = |name: &[u8; 6]| {
+            let mut bytes = good[..good.len() - 4].to_vec();
+            let at = bytes.windows(6).position(|bytes| bytes == b"golden").unwrap();
+            bytes[at..at + 6].copy_from_slice(name);
+            bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+            Checkpoint::decode(&bytes).is_some()
+        };
+        assert_eq!((with(b"golden"), with(b"gilded"), with(b"gol/en")), (true, true, false));
     }
 
     #[test]

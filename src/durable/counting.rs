@@ -86,20 +86,28 @@ pub struct Found {
     pub damaged: usize,
 }
 
-/// Opens the log in a journal's directory, or begins it. `chance` is the secret of a log that begins, and what records without a
-/// contributor are told apart by; it is not to be drawn twice. `wall`: microseconds since the Unix epoch.
+/// What is drawn for a log that is opened. It is not to be drawn twice.
+#[derive(Clone, Copy)]
+pub struct Chance {
+    /// The secret of a log that begins.
+    pub key: [u8; 16],
+    /// What records without a contributor are told apart by.
+    pub nobody: [u8; 16],
+}
+
+/// Opens the log in a journal's directory, or begins it. `wall`: microseconds since the Unix epoch.
 ///
 /// # Errors
 /// When it cannot be opened or read. Damage is no error, nor is a log that is gone: then no counter has room until its period is
 /// over.
-pub fn open(fs: Arc<dyn FileSystem>, journal: &Path, chance: ([u8; 16], [u8; 16]), wall: i64) -> Result<Found, Error> {
+pub fn open(fs: Arc<dyn FileSystem>, journal: &Path, chance: Chance, wall: i64) -> Result<Found, Error> {
     let (segment_bytes, quota_bytes) = (SEGMENT_BYTES, QUOTA_BYTES);
     let at_least = at_least(&*fs, journal)?;
     let directory = journal.join(DIRECTORY);
     let settings = Settings { directory, segment_bytes, quota_bytes, context: Vec::new(), at_least };
     let (log, recovery) = Log::open(fs, settings)?;
     let Held { key, news, bytes } = read(&mut log.reader(0))?;
-    let mut counts = Counts::new(key.unwrap_or(PersonKey(chance.0)), chance.1);
+    let mut counts = Counts::new(key.unwrap_or(PersonKey(chance.key)), chance.nobody);
     news.iter().for_each(|news| counts.merge(news));
     let ran = counts.ran();
     counts.see(Reading { ran, wall });
@@ -497,7 +505,7 @@ mod tests {
     }
 
     fn open_sim(sim: &Sim, chance: u8) -> Found {
-        open(Arc::new(sim.clone()), Path::new("/"), ([chance; 16], [chance; 16]), WALL).unwrap()
+        open(Arc::new(sim.clone()), Path::new("/"), Chance { key: [chance; 16], nobody: [chance; 16] }, WALL).unwrap()
     }
 
     fn is_lost(found: &Found) -> bool {
@@ -533,7 +541,7 @@ mod tests {
         let claims = [Claim { counted: vec![Arc::clone(&tally)], ways: vec![vec![tally]], tells_apart: true }];
         let goes = |counts: &mut Counts, name: &str| {
             let names: arrow_array::ArrayRef = Arc::new(arrow_array::StringArray::from(vec![name]));
-            counts.admit(&claims, Whose { stream: "visits", contributors: Some(&names), row: 0 }, 0)
+            counts.admit(&claims, Whose { stream: &"visits".parse().unwrap(), contributors: Some(&names), row: 0 }, 0)
         };
         let Found { log, mut counts, .. } = open_sim(&sim, 1);
         assert!(goes(&mut counts, "ann"));

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use arrow_schema::ArrowError;
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::outcome::Outcome;
 use crate::domain::policy::RegimeSet;
 use crate::domain::producer::Number;
@@ -61,7 +62,7 @@ pub enum Entry<'e> {
     /// A producer was heard on a stream, and perhaps came to an event time.
     Heard {
         /// The stream's name.
-        stream: &'e str,
+        stream: StreamName,
         /// The producer's name.
         producer: &'e str,
         /// Microseconds since the Unix epoch.
@@ -80,15 +81,15 @@ pub enum Entry<'e> {
     Requests {
         /// The wall clock when they were placed, in microseconds since the Unix epoch.
         at: i64,
-        /// Their stream's name; empty: it is not declared.
-        stream: &'e str,
+        /// Their stream's name. `None`: it is not declared.
+        stream: Option<StreamName>,
         /// The requests, in order.
         requests: Vec<Sent<'e>>,
     },
     /// Windows of a dataset were closed.
     Closed {
         /// The dataset's name.
-        dataset: &'e str,
+        dataset: DatasetName,
         /// Which ones.
         before: Before,
         /// The watermark that closed them.
@@ -97,7 +98,7 @@ pub enum Entry<'e> {
     /// All open windows of a dataset were released as they were.
     Flushed {
         /// The dataset's name.
-        dataset: &'e str,
+        dataset: DatasetName,
     },
 }
 
@@ -150,11 +151,11 @@ impl Sent<'_> {
 
 /// What the requests of a batch share.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head<'e> {
+pub struct Head {
     /// The wall clock when they were accepted, in microseconds since the Unix epoch.
     pub at: i64,
     /// Their stream's name.
-    pub stream: &'e str,
+    pub stream: StreamName,
     /// The digest of the policy their records were decided under.
     pub policy: [u8; 32],
     /// The regimes under whose keys the columns are sealed; none: they are not.
@@ -170,7 +171,7 @@ pub(super) enum Layout {
     Packed,
 }
 
-impl Head<'_> {
+impl Head {
     pub(super) fn encode(&self, layout: Layout, requests: &[Sent<'_>], writer: &mut Writer) {
         let kind = match (layout, self.regimes.is_empty()) {
             (Layout::Packed, true) => BATCH,
@@ -180,7 +181,7 @@ impl Head<'_> {
         };
         writer.u8(kind).varint(requests.len() as u64);
         requests.iter().for_each(|request| request.encode(writer));
-        writer.i64(self.at).short_text(self.stream).raw(&self.policy);
+        writer.i64(self.at).short_text(&self.stream).raw(&self.policy);
         regimes(writer, &self.regimes);
     }
 }
@@ -191,7 +192,7 @@ pub struct Accepted<'e> {
     /// The requests that brought the records, in the order of the records.
     pub requests: Vec<Sent<'e>>,
     /// What they share.
-    pub head: Head<'e>,
+    pub head: Head,
     pub(super) layout: Layout,
     /// All of the entry before the columns: what a seal is over, too.
     before: &'e [u8],
@@ -234,7 +235,7 @@ impl Entry<'_> {
             Self::Requests { at, stream, requests } => {
                 writer.u8(REQUESTS).varint(requests.len() as u64);
                 requests.iter().for_each(|request| request.encode(&mut writer));
-                writer.i64(*at).short_text(stream);
+                writer.i64(*at).short_text(stream.as_deref().unwrap_or_default());
             }
             Self::Closed { dataset, before, watermark } => {
                 let (kind, before) = match before {
@@ -257,7 +258,7 @@ impl Entry<'_> {
         Some(match reader.u8()? {
             kind @ (OLD_BATCH | OLD_SEALED) => {
                 let (producer, number) = (reader.text()?, read_old_number(&mut reader)?);
-                let (at, stream, rows) = (reader.i64()?, reader.text()?, reader.u32()?);
+                let (at, stream, rows) = (reader.i64()?, StreamName::read(&mut reader)?, reader.u32()?);
                 let (newest, policy) = (reader.option()?, reader.array()?);
                 let regimes = if kind == OLD_SEALED { read_old_regimes(&mut reader)? } else { RegimeSet::default() };
                 let requests = vec![Sent { producer, number, rows, newest, outcome: None }];
@@ -267,7 +268,7 @@ impl Entry<'_> {
             kind @ (BATCH | SEALED | ARROW_BATCH | ARROW_SEALED) => {
                 let requests = (0..reader.short_count(14)?).map(|_| Sent::decode(&mut reader));
                 let requests = requests.collect::<Option<Vec<_>>>()?;
-                let (at, stream, policy) = (reader.i64()?, reader.short_text()?, reader.array()?);
+                let (at, stream, policy) = (reader.i64()?, StreamName::read_short(&mut reader)?, reader.array()?);
                 let regimes = read_regimes(&mut reader)?;
                 if regimes.is_empty() != matches!(kind, BATCH | ARROW_BATCH) {
                     return None;
@@ -276,7 +277,10 @@ impl Entry<'_> {
                 let layout = if matches!(kind, BATCH | SEALED) { Layout::Packed } else { Layout::Arrow };
                 Entry::Batch(Accepted::new(bytes, reader, requests, head, layout)?)
             }
-            HEARD => Entry::Heard { stream: reader.text()?, producer: reader.text()?, event_time: reader.option()? },
+            HEARD => {
+                let stream = StreamName::read(&mut reader)?;
+                Entry::Heard { stream, producer: reader.text()?, event_time: reader.option()? }
+            }
             OLD_SPENT => {
                 Entry::Spent { producer: reader.text()?, number: read_old_number(&mut reader)?, outcome: None }
             }
@@ -289,14 +293,16 @@ impl Entry<'_> {
             REQUESTS => {
                 let requests = (0..reader.short_count(14)?).map(|_| Sent::decode(&mut reader));
                 let requests = requests.collect::<Option<Vec<_>>>()?;
-                Entry::Requests { at: reader.i64()?, stream: reader.short_text()?, requests }
+                let (at, stream) = (reader.i64()?, reader.short_text()?);
+                let stream = if stream.is_empty() { None } else { Some(StreamName::new(stream).ok()?) };
+                Entry::Requests { at, stream, requests }
             }
             kind @ (OLD_CLOSED | CLOSED) => {
-                let (dataset, before, watermark) = (reader.text()?, reader.i64()?, reader.i64()?);
+                let (dataset, before, watermark) = (DatasetName::read(&mut reader)?, reader.i64()?, reader.i64()?);
                 let before = if kind == CLOSED { Before::Time(before) } else { Before::Window(before) };
                 Entry::Closed { dataset, before, watermark }
             }
-            FLUSHED => Entry::Flushed { dataset: reader.text()? },
+            FLUSHED => Entry::Flushed { dataset: DatasetName::read(&mut reader)? },
             _ => return None,
         })
     }
@@ -307,7 +313,7 @@ impl<'e> Accepted<'e> {
         entry: &'e [u8],
         mut reader: Reader<'e>,
         requests: Vec<Sent<'e>>,
-        head: Head<'e>,
+        head: Head,
         layout: Layout,
     ) -> Option<Self> {
         let columns = reader.rest();
@@ -377,6 +383,14 @@ mod tests {
     use crate::domain::outcome::Refused;
     use crate::domain::refusal::Reason;
 
+    fn payments() -> StreamName {
+        "payments".parse().unwrap()
+    }
+
+    fn by_country() -> DatasetName {
+        "by_country".parse().unwrap()
+    }
+
     const NUMBER: Option<Number> = Some(Number { epoch: 7, sequence: 800 });
 
     #[test]
@@ -393,7 +407,7 @@ mod tests {
             Sent { producer: "", number: None, rows: 0, newest: None, outcome: None },
         ];
         let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
-        let head = Head { at: 9, stream: "payments", policy: [5; 32], regimes: RegimeSet::default() };
+        let head = Head { at: 9, stream: payments(), policy: [5; 32], regimes: RegimeSet::default() };
         let plain = Accepted { requests, head, layout: Layout::Packed, before: &[], columns: &[1, 2, 3] };
         let sealed =
             Accepted { requests: plain.requests.clone(), head: Head { regimes, ..plain.head.clone() }, ..plain };
@@ -409,19 +423,22 @@ mod tests {
             assert!((0..bytes.len() - 3).all(|end| Entry::decode(&bytes[..end]).is_none()));
         }
         let entries = [
-            Entry::Heard { stream: "payments", producer: "till-7", event_time: None },
+            Entry::Heard { stream: payments(), producer: "till-7", event_time: None },
             Entry::Spent { producer: "till-7", number: None, outcome: None },
             Entry::Spent { producer: "", number: NUMBER, outcome: Some(refused) },
-            Entry::Closed { dataset: "by_country", before: Before::Time(-1), watermark: i64::MIN },
-            Entry::Closed { dataset: "by_country", before: Before::Window(3), watermark: 0 },
-            Entry::Flushed { dataset: "by_country" },
-            Entry::Requests { at: -9, stream: "", requests: Vec::new() },
+            Entry::Closed { dataset: by_country(), before: Before::Time(-1), watermark: i64::MIN },
+            Entry::Closed { dataset: by_country(), before: Before::Window(3), watermark: 0 },
+            Entry::Flushed { dataset: by_country() },
+            Entry::Requests { at: -9, stream: None, requests: Vec::new() },
         ];
         for entry in entries {
             let bytes = entry.encode();
             assert_eq!(Entry::decode(&bytes).as_ref(), Some(&entry));
             assert!((0..bytes.len()).all(|end| Entry::decode(&bytes[..end]).is_none()));
         }
+        let flushed = Entry::Flushed { dataset: by_country() }.encode();
+        let no_name: Vec<u8> = flushed.iter().map(|byte| if *byte == b'_' { b'/' } else { *byte }).collect();
+        assert_eq!(Entry::decode(&no_name), None);
         assert_eq!(Entry::decode(&[200]), None);
         assert_eq!(Entry::decode(&[]), None);
     }
@@ -437,23 +454,23 @@ mod tests {
             newest: Some(-4),
             outcome: Some(Cow::Owned(refused.clone())),
         };
-        let head = Head { at: 9, stream: "payments", policy: [5; 32], regimes: RegimeSet::default() };
+        let head = Head { at: 9, stream: payments(), policy: [5; 32], regimes: RegimeSet::default() };
         let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
         let told = Sent { rows: 0, ..sent.clone() };
         let shared =
             Sent { producer: "till-8", number: None, outcome: Some(Cow::Owned(Outcome::nothing())), ..sent.clone() };
-        let batch = |requests: Vec<Sent<'static>>, head: Head<'static>, layout| {
+        let batch = |requests: Vec<Sent<'static>>, head: Head, layout| {
             Entry::Batch(Accepted { requests, head, layout, before: &[], columns: &[1, 2, 3] })
         };
         let sealed_head = Head { regimes, ..head.clone() };
         let entries = [
             batch(vec![sent.clone()], head.clone(), Layout::Arrow),
             batch(vec![sent.clone()], sealed_head.clone(), Layout::Arrow),
-            Entry::Heard { stream: "payments", producer: "till-7", event_time: Some(5) },
+            Entry::Heard { stream: payments(), producer: "till-7", event_time: Some(5) },
             Entry::Spent { producer: "till-7", number: NUMBER, outcome: Some(refused) },
-            Entry::Closed { dataset: "by_country", before: Before::Time(-1), watermark: 6 },
-            Entry::Flushed { dataset: "by_country" },
-            Entry::Requests { at: 9, stream: "payments", requests: vec![told.clone(), shared.clone()] },
+            Entry::Closed { dataset: by_country(), before: Before::Time(-1), watermark: 6 },
+            Entry::Flushed { dataset: by_country() },
+            Entry::Requests { at: 9, stream: Some(payments()), requests: vec![told.clone(), shared.clone()] },
             batch(vec![shared.clone(), told.clone()], head.clone(), Layout::Arrow),
             batch(vec![sent], sealed_head, Layout::Packed),
             batch(vec![shared, told], head, Layout::Packed),

@@ -95,12 +95,11 @@ const PRIVACY: u8 = 4;
 const OUTCOMES: [Paid; 3] = [Paid::Noised, Paid::Spent, Paid::Lost];
 
 /// What one closing lets go, and what the ledger says of it.
-#[derive(Default)]
 pub struct Closing {
     /// Where the journal says that the windows were closed.
     pub closed_at: Lsn,
     /// The dataset's name; of datasets that share their cells, that of the first.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// The releases, for all destinations.
     pub releases: Vec<Released>,
     /// What the ledger is to say.
@@ -119,6 +118,21 @@ pub struct Closing {
 }
 
 impl Closing {
+    /// One that says nothing yet.
+    #[must_use]
+    pub fn new(dataset: DatasetName, closed_at: Lsn) -> Self {
+        Self {
+            closed_at,
+            dataset,
+            releases: Vec::new(),
+            notes: Vec::new(),
+            decided: Vec::new(),
+            told: None,
+            decided_before: Vec::new(),
+            longer: Addition::default(),
+        }
+    }
+
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -158,13 +172,13 @@ impl Closing {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let (closed_at, dataset) = (reader.u64()?, reader.text()?.to_owned());
+        let (closed_at, dataset) = (reader.u64()?, DatasetName::read(&mut reader)?);
         let mut releases = Vec::new();
         for _ in 0..reader.count(1)? {
             let id = reader.text()?.to_owned();
-            let destination = DestinationName::new(reader.text()?).ok()?;
-            let dataset = DatasetName::new(reader.text()?).ok()?;
-            let gateway = GatewayId::new(reader.text()?).ok()?;
+            let destination = DestinationName::read(&mut reader)?;
+            let dataset = DatasetName::read(&mut reader)?;
+            let gateway = GatewayId::read(&mut reader)?;
             let (window_start, window_end) = (reader.i64()?, reader.i64()?);
             let policy = Digest::from_bytes(reader.array()?);
             let cells = StreamReader::try_new(reader.bytes()?, None).ok()?.next()?.ok()?;
@@ -244,11 +258,11 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<Noted> {
             WITHHELD => Note::Withheld { window_start: reader.i64()?, at_least: reader.u64()? },
             OVERRIDE => Note::Override {
                 id: reader.text()?.to_owned(),
-                destination: DestinationName::new(reader.text()?).ok()?,
+                destination: DestinationName::read(reader)?,
                 window_start: reader.i64()?,
             },
             REFUSED if version > 1 => Note::Refused {
-                stream: StreamName::new(reader.text()?).ok()?,
+                stream: StreamName::read(reader)?,
                 before: reader.option()?,
                 told: Told::decode(reader)?,
             },
@@ -297,8 +311,8 @@ pub fn addressed(bytes: &[u8]) -> Option<Vec<Addressed>> {
     let mut addressed = Vec::new();
     for _ in 0..reader.count(1)? {
         let _ = reader.text()?;
-        let destination = DestinationName::new(reader.text()?).ok()?;
-        let dataset = DatasetName::new(reader.text()?).ok()?;
+        let destination = DestinationName::read(&mut reader)?;
+        let dataset = DatasetName::read(&mut reader)?;
         let _ = reader.text()?;
         let (_, _, _) = (reader.i64()?, reader.i64()?, Digest::from_bytes(reader.array()?));
         let _ = reader.bytes()?;
@@ -354,33 +368,33 @@ pub struct LastClosing {
 #[derive(Debug, Default)]
 pub struct Held {
     /// The last closing of each dataset that is in it.
-    pub closed: BTreeMap<String, LastClosing>,
+    pub closed: BTreeMap<DatasetName, LastClosing>,
     /// How many releases wait for each destination, those that it has confirmed included.
     pub releases: BTreeMap<DestinationName, usize>,
     /// What was decided about cells that may wait, by the closing's position in the journal.
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
     /// The last closing of each dataset of which nothing is held but that it was: the outbox had begun anew. What was decided
     /// about cells before it is not known.
-    pub begun_anew: BTreeMap<String, Lsn>,
+    pub begun_anew: BTreeMap<DatasetName, Lsn>,
     /// The datasets that it was decided about.
-    pub waited: BTreeSet<String>,
+    pub waited: BTreeSet<DatasetName>,
     /// Where the last window ends of which something left while no cell of the dataset waited, after the same position.
     pub left_alone: BTreeMap<DatasetName, i64>,
     /// What was told of each dataset that tells only what has changed.
     pub tables: BTreeMap<DatasetName, Tables>,
     /// What closings of each dataset did to longer windows, in order, after the same position.
-    pub longer: BTreeMap<String, Vec<Addition>>,
+    pub longer: BTreeMap<DatasetName, Vec<Addition>>,
     /// What some did is not known, and neither is which windows ended: entries are missing after that position.
     pub lacks_additions: bool,
 }
 
 impl Held {
     /// The journal closed windows of datasets under other names, and so the outbox has them under those.
-    pub fn renamed(&mut self, closed_as: &BTreeMap<DatasetName, BTreeSet<String>>) {
+    pub fn renamed(&mut self, closed_as: &BTreeMap<DatasetName, BTreeSet<DatasetName>>) {
         for (dataset, names) in closed_as {
             let last = names.iter().filter_map(|name| self.closed.get(name)).max().copied();
             if let Some(last) = last {
-                let closed = self.closed.entry(dataset.to_string()).or_insert(last);
+                let closed = self.closed.entry(dataset.clone()).or_insert(last);
                 *closed = last.max(*closed);
             }
         }
@@ -406,12 +420,12 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
             }
         }
         // Entries are named as the first of the datasets that shared their cells then. Such a dataset told all.
-        for released in closing.releases.iter().filter(|released| **released.dataset() != *closing.dataset) {
-            if let Some(tables) = held.tables.get_mut(&**released.dataset()) {
+        for released in closing.releases.iter().filter(|released| *released.dataset() != closing.dataset) {
+            if let Some(tables) = held.tables.get_mut(released.dataset()) {
                 tables.heard(None, std::iter::once(released.destination()));
             }
         }
-        if let Some(tables) = held.tables.get_mut(closing.dataset.as_str()) {
+        if let Some(tables) = held.tables.get_mut(&closing.dataset) {
             tables.heard(closing.told.as_ref(), closing.releases.iter().map(Released::destination));
         }
         held.closed.insert(closing.dataset.clone(), LastClosing { closed_at: closing.closed_at, at: entry.lsn });

@@ -62,7 +62,7 @@ pub enum Error {
     )]
     Stream {
         /// The stream.
-        stream: String,
+        stream: StreamName,
         /// What differs.
         message: String,
     },
@@ -73,7 +73,7 @@ pub enum Error {
     )]
     Dataset {
         /// The dataset.
-        dataset: String,
+        dataset: DatasetName,
         /// What changed.
         changes: String,
     },
@@ -118,20 +118,20 @@ pub struct Scanned {
     /// What is told of refused records with each closing that tells something.
     pub refused: BTreeMap<Lsn, Vec<Told>>,
     /// Under which other names the journal closed windows of what is counted now for a dataset.
-    pub closed_as: BTreeMap<DatasetName, BTreeSet<String>>,
+    pub closed_as: BTreeMap<DatasetName, BTreeSet<DatasetName>>,
 }
 
 impl Scanned {
     /// Windows were closed or flushed under the name of a dataset.
-    fn closed(&mut self, name: &str, closed: Vec<Closed>, gateway: &mut Gateway) {
+    fn closed(&mut self, name: &DatasetName, closed: Vec<Closed>, gateway: &mut Gateway) {
         // Once, whatever it closed: the datasets are of one stream.
         let Some(first) = closed.first() else { return };
         let refused = gateway.tell_refused(&first.dataset);
         if !refused.is_empty() {
             self.refused.insert(first.lsn, refused);
         }
-        for dataset in closed.iter().map(|closed| &closed.dataset).filter(|dataset| ***dataset != *name) {
-            self.closed_as.entry(dataset.clone()).or_default().insert(name.to_owned());
+        for dataset in closed.iter().map(|closed| &closed.dataset).filter(|dataset| *dataset != name) {
+            self.closed_as.entry(dataset.clone()).or_default().insert(name.clone());
         }
         self.closed.extend(closed);
     }
@@ -186,8 +186,8 @@ pub fn restore(
 }
 
 /// The declaration of a dataset that a checkpoint has cells of, which must count as it did.
-fn unchanged<'p>(checkpoint: &Checkpoint, dataset: &str, present: &'p [Present]) -> Result<&'p Dataset, Error> {
-    let changed = |changes: &str| Error::Dataset { dataset: dataset.to_owned(), changes: changes.to_owned() };
+fn unchanged<'p>(checkpoint: &Checkpoint, dataset: &DatasetName, present: &'p [Present]) -> Result<&'p Dataset, Error> {
+    let changed = |changes: &str| Error::Dataset { dataset: dataset.clone(), changes: changes.to_owned() };
     let mut datasets = present.iter().flat_map(|present| &present.datasets);
     let declared = datasets.find(|declared| declared.is_counted_for(dataset));
     let declared = declared.ok_or_else(|| changed("it is not declared any more"))?;
@@ -216,14 +216,14 @@ pub fn scan(
         }
         match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
             Entry::Batch(batch) => {
-                mapping.of(&context, batch.head.stream)?;
-                restore_requests(gateway, &batch.requests, batch.head.stream, batch.head.at, lsn, now);
+                mapping.of(&context, &batch.head.stream)?;
+                restore_requests(gateway, &batch.requests, Some(&batch.head.stream), batch.head.at, lsn, now);
             }
             Entry::Requests { at, stream, requests } => {
-                restore_requests(gateway, &requests, stream, at, lsn, now);
+                restore_requests(gateway, &requests, stream.as_ref(), at, lsn, now);
             }
             Entry::Heard { stream, producer, event_time } => {
-                gateway.hear(stream, Heard { producer, address: None, identity: None, event_time }, now);
+                gateway.hear(&stream, Heard { producer, address: None, identity: None, event_time }, now);
             }
             Entry::Spent { producer, number, outcome } => {
                 if let Some(number) = number {
@@ -231,14 +231,14 @@ pub fn scan(
                 }
             }
             Entry::Closed { dataset, before, watermark } => {
-                let closed = mapping.closed(lsn, &context, dataset, Some(before));
+                let closed = mapping.closed(lsn, &context, &dataset, Some(before));
                 for Closed { dataset, before, .. } in &closed {
                     before.iter().for_each(|before| gateway.restore_closed(dataset, *before, watermark));
                 }
-                scanned.closed(dataset, closed, gateway);
+                scanned.closed(&dataset, closed, gateway);
             }
             Entry::Flushed { dataset } => {
-                scanned.closed(dataset, mapping.closed(lsn, &context, dataset, None), gateway);
+                scanned.closed(&dataset, mapping.closed(lsn, &context, &dataset, None), gateway);
             }
         }
     }
@@ -246,16 +246,27 @@ pub fn scan(
 }
 
 /// Tells the gateway of requests that the journal holds, which came to a stream at a time.
-fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], stream: &str, at: i64, lsn: Lsn, now: Duration) {
+fn restore_requests(
+    gateway: &mut Gateway,
+    requests: &[Sent<'_>],
+    stream: Option<&StreamName>,
+    at: i64,
+    lsn: Lsn,
+    now: Duration,
+) {
     for request in requests {
         let heard = Heard { producer: request.producer, address: None, identity: None, event_time: request.newest };
-        gateway.hear(stream, heard, now);
+        if let Some(stream) = stream {
+            gateway.hear(stream, heard, now);
+        }
         if let Some(number) = request.number {
             let came = Came { at: Some(at), from: None, of: None };
             gateway.producers.take(request.producer, number, lsn, request.outcome.as_deref(), came);
         }
     }
-    gateway.refused(stream, &Tally::of(requests.iter().filter_map(|request| request.outcome.as_deref())));
+    if let Some(stream) = stream {
+        gateway.refused(stream, &Tally::of(requests.iter().filter_map(|request| request.outcome.as_deref())));
+    }
 }
 
 /// Looks at what is on disk and changes nothing: whether what is declared now can go on with it. The gateway may be
@@ -275,6 +286,16 @@ pub fn examine(fs: &Arc<dyn FileSystem>, directory: &Path, present: &[Present]) 
     scan(entries, counted + 1, &mut gateway, present, Duration::ZERO).map(drop)
 }
 
+/// A request that brought records.
+pub struct Brought {
+    /// The series of numbers of whoever sent it.
+    pub series: String,
+    /// Its number, if it has one.
+    pub number: Option<Number>,
+    /// How many records it brought.
+    pub rows: usize,
+}
+
 /// Something that the journal has to be counted or closed.
 pub enum Step {
     /// Records, with the columns that the model's outputs became.
@@ -287,9 +308,8 @@ pub enum Step {
         outputs: Vec<ArrayRef>,
         /// The policy they were decided under.
         policy: Digest,
-        /// The requests that brought them, in their order: the series of numbers of whoever sent it, its number, and how many
-        /// records it brought.
-        senders: Vec<(String, Option<Number>, usize)>,
+        /// The requests that brought them, in their order.
+        senders: Vec<Brought>,
     },
     /// Windows to be closed.
     Close(Closed),
@@ -389,7 +409,7 @@ impl Replay {
             match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
                 Entry::Batch(accepted) => {
                     let policy = Digest::from_bytes(accepted.head.policy);
-                    let mapped = self.mapping.of(&context, accepted.head.stream)?;
+                    let mapped = self.mapping.of(&context, &accepted.head.stream)?;
                     let columns = match mapped.reader.columns(&accepted, &mut self.sealer) {
                         Ok(columns) => columns,
                         Err(Unread::Sealed(sealed)) => {
@@ -399,17 +419,21 @@ impl Replay {
                         Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
                     };
                     let senders = accepted.requests.iter();
-                    let senders = senders.map(|sent| (sent.producer.to_owned(), sent.number, sent.rows as usize));
+                    let senders = senders.map(|sent| Brought {
+                        series: sent.producer.to_owned(),
+                        number: sent.number,
+                        rows: sent.rows as usize,
+                    });
                     return mapped
                         .fold(lsn, &columns, policy, senders.collect())
                         .map(Some)
                         .map_err(|source| Error::Records { lsn, source });
                 }
                 Entry::Closed { dataset, before, .. } => {
-                    self.closed.extend(self.mapping.closed(lsn, &context, dataset, Some(before)));
+                    self.closed.extend(self.mapping.closed(lsn, &context, &dataset, Some(before)));
                 }
                 Entry::Flushed { dataset } => {
-                    self.closed.extend(self.mapping.closed(lsn, &context, dataset, None));
+                    self.closed.extend(self.mapping.closed(lsn, &context, &dataset, None));
                 }
                 Entry::Heard { .. } | Entry::Spent { .. } | Entry::Requests { .. } => {}
             }

@@ -21,6 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::privacy::{Answer, Charge, Charged, Day, Rho, Spending, WindowKey};
 use crate::planted::planted;
 use crate::storage::{self, FileSystem, Log, Lsn, NoRoom, Settings, State};
@@ -300,8 +301,8 @@ fn decode(entry: &[u8]) -> Option<Decoded> {
     }
     let decoded = match reader.u8()? {
         CHARGE => {
-            let (stream, contributor) = (reader.short_text()?.to_owned(), reader.short_text()?.to_owned());
-            let dataset = reader.short_text()?.to_owned();
+            let (stream, contributor) = (StreamName::read_short(&mut reader)?, reader.short_text()?.to_owned());
+            let dataset = DatasetName::read_short(&mut reader)?;
             let window = WindowKey { dataset, start: reader.i64()?, part: reader.u64()? };
             Decoded::Charge(Charge { stream, contributor, window, rho: Rho::from_billionths(reader.u64()?) })
         }
@@ -348,6 +349,9 @@ mod tests {
             assert!(decode(&[entry.clone(), vec![0]].concat()).is_none());
             assert!(decode(&[vec![VERSION + 1], entry[1..].to_vec()].concat()).is_none());
         }
+        let charge = encode_charge(read);
+        let no_name: Vec<u8> = charge.iter().map(|byte| if *byte == b'_' { b'/' } else { *byte }).collect();
+        assert!(decode(&no_name).is_none());
     }
 
     #[test]
@@ -408,7 +412,8 @@ mod tests {
         // Long names, so that a few charges fill a segment.
         let name = "n".repeat(40_000);
         for second in 0..12 {
-            let charged = book.charge(charge(&name, second, 1), per_day).unwrap();
+            let charge = Charge { contributor: name.clone(), ..charge("one", second, 1) };
+            let charged = book.charge(charge, per_day).unwrap();
             assert!(matches!(charged, Outcome::Charged(_)));
             book.tidy().unwrap();
         }

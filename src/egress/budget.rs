@@ -49,7 +49,7 @@ pub struct Settings {
     /// After so long a release that waits for bytes is shed. `None`: it waits for as long as it takes.
     pub sheds_after: Option<Duration>,
     /// The datasets that come first, the most important one at the beginning. All others come after them.
-    pub first: Vec<String>,
+    pub first: Vec<DatasetName>,
 }
 
 impl Settings {
@@ -62,7 +62,7 @@ impl Settings {
     /// How important a dataset is: 0 is the most.
     #[must_use]
     pub fn rank(&self, dataset: &DatasetName) -> usize {
-        self.first.iter().position(|first| dataset == first).unwrap_or(self.first.len())
+        self.first.iter().position(|first| first == dataset).unwrap_or(self.first.len())
     }
 }
 
@@ -95,14 +95,9 @@ pub struct Parcel<'p> {
 }
 
 impl Parcel<'_> {
-    /// The name of the dataset as it is on disk: nothing stands for none.
-    fn of_text(&self) -> &str {
-        self.of.map_or("", DatasetName::as_str)
-    }
-
     /// Whether it is the one that the disk says.
-    fn is(&self, lsn: Lsn, of: &str) -> bool {
-        (self.lsn, self.of_text()) == (lsn, of)
+    fn is(&self, lsn: Lsn, of: Option<&DatasetName>) -> bool {
+        (self.lsn, self.of) == (lsn, of)
     }
 }
 
@@ -170,8 +165,8 @@ pub struct Budget {
     slots: Slots,
     level: Level,
     paid: Lsn,
-    shed: (Lsn, String),
-    file: Option<(Lsn, String, Fingerprint)>,
+    shed: (Lsn, Option<DatasetName>),
+    file: Option<(Lsn, Option<DatasetName>, Fingerprint)>,
     forms: Forms,
     /// Nothing, unless releases may leave as what has changed.
     told: Told,
@@ -332,7 +327,7 @@ impl Budget {
     /// Whether an entry, or a file of a dataset, was paid for. It may have left, so it leaves in no other form.
     #[must_use]
     pub fn is_paid(&self, parcel: Parcel<'_>) -> bool {
-        let file = self.file.as_ref().filter(|(at, of, _)| parcel.is(*at, of));
+        let file = self.file.as_ref().filter(|(at, of, _)| parcel.is(*at, of.as_ref()));
         parcel.lsn <= self.paid || file.is_some() || self.forms.of(parcel).is_some()
     }
 
@@ -377,7 +372,11 @@ impl Budget {
     ///
     /// # Errors
     /// When the file system refuses. It is to be asked for again.
-    pub fn forget<'d>(&mut self, datasets: impl Iterator<Item = &'d str>, at: Moment) -> Result<(), storage::Error> {
+    pub fn forget<'d>(
+        &mut self,
+        datasets: impl Iterator<Item = &'d DatasetName>,
+        at: Moment,
+    ) -> Result<(), storage::Error> {
         let Some(told) = self.told.without(datasets) else { return Ok(()) };
         let left = self.level.left(at.now);
         self.keep(Kept { told, ..self.kept(left, at) }, at)
@@ -388,8 +387,8 @@ impl Budget {
     /// # Errors
     /// When the file system refuses. It is to be asked for again.
     pub fn forget_all(&mut self, at: Moment) -> Result<(), storage::Error> {
-        let all: Vec<String> = self.told.datasets().map(str::to_owned).collect();
-        self.forget(all.iter().map(String::as_str), at)
+        let all: Vec<DatasetName> = self.told.datasets().cloned().collect();
+        self.forget(all.iter(), at)
     }
 
     /// Whether datasets with longer windows add up, for this destination, all rows of releases of datasets, the first of which
@@ -411,7 +410,7 @@ impl Budget {
     /// form.
     #[must_use]
     pub fn decide(&self, asked: Asked<'_>, now: Duration) -> Decision {
-        if asked.parcel.is(self.shed.0, &self.shed.1) {
+        if asked.parcel.is(self.shed.0, self.shed.1.as_ref()) {
             return Decision::Shed;
         }
         let is_paid = self.is_paid(asked.parcel);
@@ -465,7 +464,7 @@ impl Budget {
         let left = self.level.left(at.now).saturating_sub(bytes);
         let forms = self.forms.with(parcel, Some(form), confirmed);
         let told = self.told_after(parcel, leaving);
-        let file = Some((parcel.lsn, parcel.of_text().to_owned(), file));
+        let file = Some((parcel.lsn, parcel.of.cloned(), file));
         self.keep(Kept { file, forms, told, ..self.kept(left, at) }, at)
     }
 
@@ -483,7 +482,7 @@ impl Budget {
     /// When the file system refuses. It is to be asked for again.
     pub fn shed(&mut self, parcel: Parcel<'_>, at: Moment) -> Result<(), storage::Error> {
         let left = self.level.left(at.now);
-        let shed = (parcel.lsn, parcel.of_text().to_owned());
+        let shed = (parcel.lsn, parcel.of.cloned());
         self.keep(Kept { shed, ..self.kept(left, at) }, at)
     }
 

@@ -46,7 +46,7 @@ impl ClosingRooms {
 }
 
 /// No entry that closes windows of a dataset has more bytes: its numbers and times have a fixed size.
-fn closing_bytes(dataset: &str) -> u64 {
+fn closing_bytes(dataset: &DatasetName) -> u64 {
     dataset.len() as u64 + 64
 }
 
@@ -76,11 +76,12 @@ mod tests {
             }
         };
         assert!(matches!(refusal, NoRoom::Behind | NoRoom::Full));
-        let mut rooms = ClosingRooms::new(["one", "two"].map(|name| name.parse().unwrap()).iter());
+        let datasets: [DatasetName; 2] = ["one", "two"].map(|name| name.parse().unwrap());
+        let mut rooms = ClosingRooms::new(datasets.iter());
         let mut lsn = 0;
         while rooms.fill(&journal) {
-            for dataset in ["one", "two"] {
-                let room = rooms.take(&journal, &dataset.parse().unwrap()).unwrap();
+            for dataset in &datasets {
+                let room = rooms.take(&journal, dataset).unwrap();
                 lsn += 1;
                 journal.submit(lsn, vec![0; usize::try_from(closing_bytes(dataset)).unwrap()], room, None);
             }
@@ -95,11 +96,11 @@ mod tests {
     #[test]
     fn a_closing_fits_its_room() {
         use crate::durable::entry::{Before, Entry};
-        let dataset = "d".repeat(200);
+        let dataset: DatasetName = "d".repeat(64).parse().unwrap();
         for (open, watermark) in [(i64::MIN, i64::MAX), (i64::MAX, i64::MIN)] {
-            let entry = Entry::Closed { dataset: &dataset, before: Before::Time(open), watermark }.encode();
+            let entry = Entry::Closed { dataset: dataset.clone(), before: Before::Time(open), watermark }.encode();
             assert!(entry.len() as u64 <= closing_bytes(&dataset));
         }
-        assert!(Entry::Flushed { dataset: &dataset }.encode().len() as u64 <= closing_bytes(&dataset));
+        assert!(Entry::Flushed { dataset: dataset.clone() }.encode().len() as u64 <= closing_bytes(&dataset));
     }
 }

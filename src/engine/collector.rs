@@ -61,11 +61,11 @@ pub struct Collecting {
     /// Where releases wait for their destinations.
     pub outbox: Arc<Log>,
     /// The last closing of each dataset that the outbox has, also under a name that it was closed as.
-    pub released: BTreeMap<String, LastClosing>,
+    pub released: BTreeMap<DatasetName, LastClosing>,
     /// What had been decided about cells that may wait, by the closing's position in the journal.
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
     /// The closings before which it is not known, by dataset: the outbox had begun anew.
-    pub begun_anew: BTreeMap<String, Lsn>,
+    pub begun_anew: BTreeMap<DatasetName, Lsn>,
     /// What waited at the checkpoint, of each dataset whose cells wait.
     pub deferred: BTreeMap<DatasetName, Deferral>,
     /// What was told of each dataset that tells only what has changed.
@@ -83,7 +83,7 @@ pub struct Collecting {
     /// The secret that the workers hash contributors under.
     pub key: ContributorKey,
     /// The shapes of the datasets.
-    pub shapes: Vec<(String, KeptShape)>,
+    pub shapes: Vec<(DatasetName, KeptShape)>,
 }
 
 pub(super) struct Collector {
@@ -222,7 +222,7 @@ impl Collector {
         let Reported { before, windows, .. } = reported;
         let mut tables = self.take_tables(&dataset);
         let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
-        let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
+        let mut closing = Closing::new(dataset.clone(), lsn);
         if let Some(Refused { before, told }) = refused {
             closing.notes.extend(self.refused_notes(&dataset, before, told));
         }
@@ -267,7 +267,7 @@ impl Collector {
                 self.put_out(&dataset, entry);
                 self.has_added_up(&dataset, &closing);
                 let last = LastClosing { closed_at: lsn, at: self.collecting.outbox_last };
-                self.collecting.released.insert((&dataset).into(), last);
+                self.collecting.released.insert(dataset, last);
             }
             Err(error) => {
                 self.forget_told(&dataset);
@@ -294,8 +294,8 @@ impl Collector {
     /// since then had its closings under its own name.
     fn is_in_outbox(&self, lsn: Lsn, dataset: &DatasetName) -> bool {
         let declared = self.collecting.rules.datasets.get(dataset);
-        let names = declared.iter().flat_map(|declared| declared.released_as()).map(|released| released.name.as_str());
-        let mut released = names.chain([dataset.as_str()]).filter_map(|name| self.collecting.released.get(name));
+        let names = declared.iter().flat_map(|declared| declared.released_as()).map(|released| &released.name);
+        let mut released = names.chain([dataset]).filter_map(|name| self.collecting.released.get(name));
         released.any(|released| released.closed_at >= lsn)
     }
 
@@ -539,7 +539,7 @@ impl Collector {
         for (window, cells) in windows {
             let (Some(saved), Some(lsn)) = (cells.take_saved(), saving) else { continue };
             if let Some(Gathering { checkpoint, .. }) = self.gathering(lsn) {
-                let part = WindowPart { dataset: dataset.into(), window: *window, cells: saved.bytes() };
+                let part = WindowPart { dataset: dataset.clone(), window: *window, cells: saved.bytes() };
                 checkpoint.windows.push(part);
             }
         }
@@ -550,7 +550,7 @@ impl Collector {
         let workers = self.workers;
         let Some(gathering) = self.gathering(lsn) else { return };
         let parts = windows.into_iter().map(|SavedWindow { dataset, window, cells }| WindowPart {
-            dataset: dataset.to_string(),
+            dataset,
             window,
             cells: cells.bytes(),
         });

@@ -389,7 +389,7 @@ mod tests {
 
     use super::*;
     use crate::domain::counting::{About, Name, PERSONS_MAX, Period};
-    use crate::durable::counting::open;
+    use crate::durable::counting::{Chance, open};
     use crate::storage::RealFileSystem;
     use crate::storage::sim::Sim;
 
@@ -397,7 +397,8 @@ mod tests {
 
     fn begin(directory: &Path, chance: u8) -> Counting {
         let clock = Clock::start();
-        let found = open(Arc::new(RealFileSystem), directory, ([7; 16], [chance; 16]), clock.wall());
+        let found =
+            open(Arc::new(RealFileSystem), directory, Chance { key: [7; 16], nobody: [chance; 16] }, clock.wall());
         let counting = Counting::new(found.unwrap(), clock);
         counting.tidy().unwrap();
         counting
@@ -413,7 +414,8 @@ mod tests {
     /// Whether the record of a person may go.
     fn goes(counting: &Counting, number: u32) -> bool {
         let contributors: ArrayRef = Arc::new(Int64Array::from(vec![i64::from(number)]));
-        let whose = Whose { stream: "visits", contributors: Some(&contributors), row: 0 };
+        let stream = "visits".parse().unwrap();
+        let whose = Whose { stream: &stream, contributors: Some(&contributors), row: 0 };
         counting.begin().admit(&claims(), whose)
     }
 
@@ -482,7 +484,8 @@ mod tests {
     #[test]
     fn a_full_disk_lets_go_of_nothing_and_is_tidied_when_there_is_space() {
         let (sim, clock) = (Sim::default(), Clock::start());
-        let found = open(Arc::new(sim.clone()), Path::new("/"), ([7; 16], [1; 16]), clock.wall()).unwrap();
+        let found = open(Arc::new(sim.clone()), Path::new("/"), Chance { key: [7; 16], nobody: [1; 16] }, clock.wall())
+            .unwrap();
         let counting = Counting::new(found, clock);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let goes = |number: u32| goes(&counting, number);
@@ -534,7 +537,8 @@ mod tests {
     fn records_that_are_decided_again_count_once_and_until_their_day_is_over() {
         let directory = TempDir::new().unwrap();
         let counting = begin(directory.path(), 1);
-        let whose = |row| Whose { stream: "visits", contributors: None, row };
+        let stream = "visits".parse().unwrap();
+        let whose = |row| Whose { stream: &stream, contributors: None, row };
         let series = counting.series();
         let before = counting.clock.wall();
         for _ in 0..3 {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::noise::OpenDp;
+use crate::domain::name::StreamName;
 use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, release_noised};
 use crate::domain::privacy::{Charge, Day, Noise, Privacy, Rho, Spending, WindowKey};
 use crate::domain::window::window_start;
@@ -97,7 +98,7 @@ impl Noising {
     /// What is spent of a stream's contributors on a day. `None`: that is not known, and nothing is left. Does not wait for a
     /// window that is being charged.
     #[must_use]
-    pub fn spent(&self, stream: &str, contributor: &str, day: Day) -> Option<Rho> {
+    pub fn spent(&self, stream: &StreamName, contributor: &str, day: Day) -> Option<Rho> {
         let spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if spent.unknown_through().is_some_and(|through| day <= through) {
             return None;
@@ -111,9 +112,9 @@ fn charge(closed: &ClosedWindow<'_>, rho: Rho) -> Charge {
     let dataset = closed.dataset;
     let start = window_start(closed.window, dataset.window);
     Charge {
-        stream: (&dataset.stream).into(),
+        stream: dataset.stream.clone(),
         contributor: dataset.contributor.clone(),
-        window: WindowKey { dataset: (&dataset.name).into(), start, part: closed.part },
+        window: WindowKey { dataset: dataset.name.clone(), start, part: closed.part },
         rho,
     }
 }

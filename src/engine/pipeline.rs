@@ -18,11 +18,11 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
-use crate::domain::gateway::Gateway;
+use crate::domain::gateway::{Gateway, HowFar};
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::tally::Told;
 use crate::durable::entry::BatchWriter;
-use crate::durable::recovery::{self, Closed, Present, Replay, Step};
+use crate::durable::recovery::{self, Brought, Closed, Present, Replay, Step};
 use crate::durable::seal::Keys;
 use crate::scoring::Scorer;
 use crate::storage::{Log, Lsn};
@@ -183,7 +183,7 @@ impl Pipeline {
     /// How far the windows of each dataset had come at the last [`Self::tick`]: its name, the event time through which they
     /// have closed, and how many are open. This takes no lock.
     #[must_use]
-    pub fn windows(&self) -> Vec<(String, Option<i64>, u64)> {
+    pub fn windows(&self) -> Vec<HowFar> {
         self.sequencer.windows()
     }
 
@@ -269,8 +269,11 @@ impl Replaying {
                 // What was late was counted before the start.
                 Step::Fold { lsn, batch, outputs, policy, senders } => {
                     let keeps_producers = self.versions.asks_for_producers(&batch.stream().name);
-                    let requests =
-                        senders.iter().map(|(series, number, rows)| OfRequest { series, number: *number, rows: *rows });
+                    let requests = senders.iter().map(|Brought { series, number, rows }| OfRequest {
+                        series,
+                        number: *number,
+                        rows: *rows,
+                    });
                     let origins = Origins { lsn, requests: &requests.collect::<Vec<_>>(), keeps_producers };
                     self.windows.fold(&batch, &outputs, policy, origins);
                 }

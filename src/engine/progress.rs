@@ -4,13 +4,14 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::domain::gateway::Gateway;
+use crate::domain::gateway::{Gateway, HowFar};
+use crate::domain::name::DatasetName;
 
 /// How far the windows of each dataset have come.
 pub(super) struct Progress(Vec<OfDataset>);
 
 struct OfDataset {
-    name: String,
+    dataset: DatasetName,
     /// [`NOTHING`] until a window has closed.
     closed: AtomicI64,
     open: AtomicU64,
@@ -21,11 +22,8 @@ const NOTHING: i64 = i64::MIN;
 impl Progress {
     /// As it is now.
     pub(super) fn of(gateway: &Gateway) -> Self {
-        let of = |(name, _, _): (&str, _, _)| OfDataset {
-            name: name.to_owned(),
-            closed: AtomicI64::new(NOTHING),
-            open: AtomicU64::new(0),
-        };
+        let of =
+            |HowFar { dataset, .. }| OfDataset { dataset, closed: AtomicI64::new(NOTHING), open: AtomicU64::new(0) };
         let progress = Self(gateway.windows().map(of).collect());
         progress.has_come_to(gateway);
         progress
@@ -34,17 +32,17 @@ impl Progress {
     /// From now on this is told.
     pub(super) fn has_come_to(&self, gateway: &Gateway) {
         // A gateway has the same datasets from its start to its end.
-        for (of, (_, closed, open)) in self.0.iter().zip(gateway.windows()) {
+        for (of, HowFar { closed, open, .. }) in self.0.iter().zip(gateway.windows()) {
             of.closed.store(closed.unwrap_or(NOTHING), Ordering::Relaxed);
             of.open.store(open, Ordering::Relaxed);
         }
     }
 
-    /// The name of each dataset, the event time through which its windows have closed, and how many are open.
-    pub(super) fn told(&self) -> Vec<(String, Option<i64>, u64)> {
+    /// Of each dataset.
+    pub(super) fn told(&self) -> Vec<HowFar> {
         let of = |of: &OfDataset| {
-            let closed = of.closed.load(Ordering::Relaxed);
-            (of.name.clone(), (closed != NOTHING).then_some(closed), of.open.load(Ordering::Relaxed))
+            let (closed, open) = (of.closed.load(Ordering::Relaxed), of.open.load(Ordering::Relaxed));
+            HowFar { dataset: of.dataset.clone(), closed: (closed != NOTHING).then_some(closed), open }
         };
         self.0.iter().map(of).collect()
     }

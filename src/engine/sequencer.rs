@@ -18,7 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Moment;
 use crate::domain::event_time::TimeBounds;
-use crate::domain::gateway::{Effect, Gateway};
+use crate::domain::gateway::{Effect, Gateway, HowFar};
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
@@ -82,12 +82,12 @@ struct LastCheckpoint {
 }
 
 /// What a request's number says of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Located {
     /// It comes next, under this number if it has one.
     Next(Option<Number>),
-    /// A request with this number was taken before.
-    Taken(Number),
+    /// A request with its number was taken before.
+    Taken(Taken),
     /// A request with this number is taken in the same batch: what it comes to is not known yet. What its producer sent
     /// after it waits with it.
     Twice,
@@ -95,9 +95,22 @@ pub(super) enum Located {
     Not(Unaccepted),
 }
 
+/// What is known of a request that was taken before. It is looked up with the number: a greater epoch that begins after that
+/// would forget it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// What it came to, as far as it is remembered.
+    pub(super) outcome: Option<Outcome>,
+    /// How far its producer is.
+    pub(super) mark: Mark,
+}
+
 /// A request to be placed.
 pub(super) struct Placing<'r> {
     pub(super) origin: &'r Origin,
+    /// Its number, as it was sent.
+    pub(super) sent: Option<Number>,
+    /// The number under which it was found to come next.
     pub(super) number: Option<Number>,
     /// It has no records, and leaves numbers out.
     pub(super) skips: bool,
@@ -109,8 +122,8 @@ pub(super) struct Placing<'r> {
 
 /// A batch to be placed, and what there is for it.
 pub(super) struct Batch<'b> {
-    /// Its stream's name; empty: it is not declared.
-    pub(super) stream: &'b str,
+    /// Its stream's name. `None`: it is not declared.
+    pub(super) stream: Option<&'b StreamName>,
     pub(super) requests: &'b [Placing<'b>],
     /// The records of the requests that were refused.
     pub(super) refused: &'b Tally,
@@ -150,15 +163,14 @@ impl Sequencer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a numbered request that was taken before came to, as far as it is remembered, and how far its producer is.
-    pub(super) fn outcome(&self, producer: &str, number: Number) -> (Option<Outcome>, Mark) {
-        let producers = &self.lock().gateway.producers;
-        (producers.outcome(producer, number), producers.mark(producer))
-    }
-
     /// What the numbers and the producers of requests say of them if they are taken in this order, and the event times that
     /// their stream takes.
-    pub(super) fn locate(&self, stream: &str, requests: &[Boxed], at: Moment) -> (Vec<Located>, TimeBounds) {
+    pub(super) fn locate(
+        &self,
+        stream: Option<&StreamName>,
+        requests: &[Boxed],
+        at: Moment,
+    ) -> (Vec<Located>, TimeBounds) {
         let mut state = self.lock();
         let mut ahead = Ahead::new(&state.gateway);
         let located = requests.iter().map(|request| {
@@ -179,7 +191,7 @@ impl Sequencer {
                 *located = Located::Not(OutOfOrder::TooMany(limit).into());
             }
         }
-        (located, state.gateway.time_bounds(stream, at.wall))
+        (located, stream.map_or(TimeBounds::NONE, |stream| state.gateway.time_bounds(stream, at.wall)))
     }
 
     /// Gives a batch its position and submits its entry. `earlier` is called when everything that comes before it was
@@ -197,7 +209,7 @@ impl Sequencer {
         let Batch { stream, requests, refused, event_times, entry, room, at } = batch;
         let mut state = self.lock();
         state.admit(stream, requests, at)?;
-        if let Some((oldest, newest)) = event_times
+        if let (Some(stream), Some((oldest, newest))) = (stream, event_times)
             && !state.gateway.open_windows(stream, oldest, newest)
         {
             return Err(Unplaced::Windows);
@@ -205,15 +217,17 @@ impl Sequencer {
         earlier();
         let lsn = state.next(room.bytes());
         let marks = requests.iter().map(|request| state.take(stream, request, lsn, at)).collect();
-        state.gateway.refused(stream, refused);
         self.journal.submit(lsn, entry, room, Some(then(lsn)));
-        self.advance(&mut state, Some(stream), at.now);
+        if let Some(stream) = stream {
+            state.gateway.refused(stream, refused);
+            self.advance(&mut state, Some(stream), at.now);
+        }
         self.checkpoint_if_due(&mut state, at.now);
         Ok((lsn, marks))
     }
 
     /// How far the windows of each dataset had come at the last tick: see [`Gateway::windows`]. This takes no lock.
-    pub(super) fn windows(&self) -> Vec<(String, Option<i64>, u64)> {
+    pub(super) fn windows(&self) -> Vec<HowFar> {
         self.progress.told()
     }
 
@@ -226,14 +240,14 @@ impl Sequencer {
     }
 
     /// A window is open since before the start.
-    pub(super) fn restore_windows<'w>(&self, windows: impl Iterator<Item = (&'w str, i64)>) {
+    pub(super) fn restore_windows<'w>(&self, windows: impl Iterator<Item = (&'w DatasetName, i64)>) {
         let gateway = &mut self.lock().gateway;
         windows.for_each(|(dataset, window)| gateway.restore_window(dataset, window));
     }
 
     /// Closes windows whose time has come, of one stream or of all. They close only while each dataset has room in the
     /// journal to say so; without it they close later.
-    fn advance(&self, state: &mut State, stream: Option<&str>, now: Duration) {
+    fn advance(&self, state: &mut State, stream: Option<&StreamName>, now: Duration) {
         if !state.closing_rooms.fill(&self.journal) {
             return;
         }
@@ -245,7 +259,7 @@ impl Sequencer {
         for Effect::Close { dataset, before, watermark, refused } in effects {
             // One input closes a dataset's windows at most once, and each has room.
             let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else { continue };
-            let bytes = Entry::Closed { dataset: &dataset, before: Before::Time(before), watermark }.encode();
+            let bytes = Entry::Closed { dataset: dataset.clone(), before: Before::Time(before), watermark }.encode();
             let lsn = state.next(bytes.len() as u64);
             self.journal.submit(lsn, bytes, room, None);
             self.tell(lsn, Some(before), refused);
@@ -316,7 +330,7 @@ impl Sequencer {
                     );
                     continue;
                 };
-                let bytes = Entry::Flushed { dataset: &dataset }.encode();
+                let bytes = Entry::Flushed { dataset: dataset.clone() }.encode();
                 let lsn = state.next(bytes.len() as u64);
                 self.journal.submit(lsn, bytes, room, None);
                 let refused = state.gateway.tell_refused(&dataset);
@@ -337,11 +351,12 @@ impl State {
         self.last
     }
 
-    /// Makes sure that all requests can be taken in this order.
-    fn admit(&mut self, stream: &str, requests: &[Placing<'_>], at: Moment) -> Result<(), Unplaced> {
+    /// Makes sure that all requests can be taken in this order. Their numbers are looked up as they were sent: a greater
+    /// epoch may have begun since, and a request without an epoch goes along with it.
+    fn admit(&mut self, stream: Option<&StreamName>, requests: &[Placing<'_>], at: Moment) -> Result<(), Unplaced> {
         let mut ahead = Ahead::new(&self.gateway);
         let located =
-            requests.iter().map(|request| match ahead.locate(&request.origin.series, request.number, request.skips) {
+            requests.iter().map(|request| match ahead.locate(&request.origin.series, request.sent, request.skips) {
                 Located::Next(number) if number == request.number => None,
                 located => Some(located),
             });
@@ -362,11 +377,13 @@ impl State {
     }
 
     /// A request is taken. How far its producer is.
-    fn take(&mut self, stream: &str, request: &Placing<'_>, lsn: Lsn, at: Moment) -> Mark {
+    fn take(&mut self, stream: Option<&StreamName>, request: &Placing<'_>, lsn: Lsn, at: Moment) -> Mark {
         let Placing { origin, number, outcome, newest, .. } = *request;
         let (producer, address) = (&origin.series, origin.address);
         let identity = origin.identity.as_deref();
-        self.gateway.hear(stream, Heard { producer, address, identity, event_time: newest }, at.now);
+        if let Some(stream) = stream {
+            self.gateway.hear(stream, Heard { producer, address, identity, event_time: newest }, at.now);
+        }
         match number {
             Some(number) => {
                 let came = Came { at: Some(at.wall), from: address, of: identity };
@@ -395,14 +412,17 @@ impl<'r> Newcomers<'r> {
         &mut self,
         gateway: &mut Gateway,
         remembers: impl FnOnce(&mut Producers, Came<'r>, &newcomers::Newcomers<'r>) -> Result<bool, TooMany>,
-        stream: &str,
+        stream: Option<&StreamName>,
         origin: &'r Origin,
         number: Option<Number>,
         at: Moment,
     ) -> Result<(), TooMany> {
         let (producer, address, identity) = (&origin.series, origin.address, origin.identity.as_deref());
         let heard = Heard { producer, address, identity, event_time: None };
-        let is_newly_active = gateway.admit(stream, heard, at.now, &self.active)?;
+        let is_newly_active = match stream {
+            Some(stream) => gateway.admit(stream, heard, at.now, &self.active)?,
+            None => false,
+        };
         let came = Came { at: Some(at.wall), from: address, of: identity };
         if number.is_some() && remembers(&mut gateway.producers, came, &self.numbered)? {
             self.numbered.add(producer, address, identity);
@@ -440,30 +460,31 @@ impl<'g> Ahead<'g> {
     }
 
     /// Of a producer of which no request waits.
-    fn locate_next<'r: 'g>(&mut self, producer: &'r str, number: Number, skips: bool) -> Located {
+    fn locate_next<'r: 'g>(&mut self, producer: &'r str, sent: Number, skips: bool) -> Located {
+        let producers = &self.gateway.producers;
         let ahead = self.marks.get(producer).copied();
-        let mark = ahead.or_else(|| self.gateway.producers.known(producer));
-        let number = if number.epoch == 0 {
-            // Without an epoch the producer's series goes on.
-            Number { epoch: mark.unwrap_or_default().epoch, ..number }
-        } else {
-            number
+        let mark = ahead.or_else(|| producers.known(producer));
+        let number = sent.continuing(mark);
+        let after = |number: Number, mark| if skips { number.skipping_after(mark) } else { number.after(mark) };
+        let alone = || {
+            let placed = producers.known(producer);
+            after(sent.continuing(placed), placed)
         };
-        let position = if skips { number.skipping_after(mark) } else { number.after(mark) };
-        match position {
+        match after(number, mark) {
             Ok(Position::Taken) if skips => Located::Next(None),
-            Ok(Position::Taken) if !planted("no-dedup") => {
-                let is_placed =
-                    |known: Option<Mark>| known.is_some_and(|known| number.after(Some(known)) == Ok(Position::Taken));
-                if is_placed(self.gateway.producers.known(producer)) { Located::Taken(number) } else { Located::Twice }
-            }
+            Ok(Position::Taken) if !planted("no-dedup") => match producers.known(producer) {
+                Some(mark) if number.after(Some(mark)) == Ok(Position::Taken) => {
+                    Located::Taken(Taken { outcome: producers.outcome(producer, number), mark })
+                }
+                _ => Located::Twice,
+            },
             Ok(_) => {
                 let Number { epoch, sequence } = number;
                 self.marks.insert(producer, Mark { epoch, sequence, lsn: 0 });
                 Located::Next(Some(number))
             }
             // Without the requests before it, it could be taken: they may not come to have a place.
-            Err(_) if ahead.is_some() && number.after(self.gateway.producers.known(producer)).is_ok() => Located::Twice,
+            Err(_) if ahead.is_some() && alone().is_ok() => Located::Twice,
             Err(out_of_order) => Located::Not(out_of_order.into()),
         }
     }

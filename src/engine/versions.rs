@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use jiff::civil::Date;
 
 use crate::domain::dataset::Dataset;
-use crate::domain::name::{DatasetName, DestinationName};
+use crate::domain::name::{DatasetName, DestinationName, StreamName};
 use crate::domain::policy::{Digest, Granted, Here, Known, Outlet, PolicySet, Version, strictest};
 
 /// All versions.
@@ -134,7 +134,7 @@ impl Versions {
     /// For how many windows cells of a dataset waited under these policies. `None`: they are not known any more, or do not
     /// have it.
     #[must_use]
-    pub fn max_defer(&self, dataset: &str, policies: Digest) -> Option<u64> {
+    pub fn max_defer(&self, dataset: &DatasetName, policies: Digest) -> Option<u64> {
         let inner = self.read();
         let (policy, _) = inner.known.get(&policies)?;
         policy.dataset(dataset).map(|(_, dataset)| dataset.max_defer)
@@ -149,13 +149,13 @@ impl Versions {
 
     /// Whether it matters, under the version in force, who brings the contributors of a stream.
     #[must_use]
-    pub fn asks_for_producers(&self, stream: &str) -> bool {
+    pub fn asks_for_producers(&self, stream: &StreamName) -> bool {
         self.read().current.asks_for_producers(stream)
     }
 
     /// Where the version in the shadow would let a dataset go.
     #[must_use]
-    pub fn outlets_in_shadow(&self, dataset: &str) -> Option<Vec<Outlet>> {
+    pub fn outlets_in_shadow(&self, dataset: &DatasetName) -> Option<Vec<Outlet>> {
         let inner = self.read();
         let shadow = inner.shadow.as_ref()?;
         Some(shadow.policy.outlets(dataset, &shadow.here.serves, inner.current.day))

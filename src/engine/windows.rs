@@ -130,8 +130,8 @@ impl Windows {
     }
 
     /// The windows that are open: their datasets and numbers.
-    pub(super) fn open(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.open.iter().flat_map(|(dataset, open)| open.cells.keys().map(|window| (dataset.as_str(), *window)))
+    pub(super) fn open(&self) -> impl Iterator<Item = (&DatasetName, i64)> {
+        self.open.iter().flat_map(|(dataset, open)| open.cells.keys().map(move |window| (dataset, *window)))
     }
 
     /// Counts records in the windows of their stream's datasets. How many of them came after all their windows had closed.

@@ -24,7 +24,7 @@ use crate::domain::evidence::Sender;
 use crate::domain::name::StreamName;
 use crate::domain::outcome::{Outcome, Refusals, Refused};
 use crate::domain::policy::Resident;
-use crate::domain::producer::{Mark, Number};
+use crate::domain::producer::Mark;
 use crate::domain::refusal::Reason;
 use crate::domain::tally::Tally;
 use crate::durable::entry::{BatchWriter, Entry, Sent};
@@ -38,7 +38,7 @@ use super::open_windows::OpenWindowsRoom;
 use super::order::Order;
 use super::request::{Answer, Answers, Boxed, Content, Outputs, Request, Served, Unaccepted};
 use super::scores::Scores;
-use super::sequencer::{Batch, Located, Placing, Sequencer, Unplaced};
+use super::sequencer::{Batch, Located, Placing, Sequencer, Taken, Unplaced};
 use super::supervision::Supervisor;
 use super::windows::{OfRequest, Origins, Windows};
 
@@ -224,7 +224,7 @@ impl Worker {
         }
         let at = self.intake.clock.moment();
         let served = requests.first().and_then(|request| request.served.clone());
-        let stream = served.as_ref().map_or("", |served| served.stream.name.as_str());
+        let stream = served.as_ref().map(|served| &served.stream.name);
         let (located, bounds) = self.sequencer.locate(stream, &requests, at);
         let mut going = Vec::with_capacity(requests.len());
         for (request, located) in requests.into_iter().zip(located) {
@@ -261,7 +261,7 @@ impl Worker {
                 request.located = number;
                 return Some(request);
             }
-            Located::Taken(number) => self.repeat(request, number),
+            Located::Taken(taken) => self.repeat(request, taken),
             Located::Twice => twice.push(request),
             Located::Not(why) => request.reply.answer(Answer::unaccepted(why)),
         }
@@ -298,7 +298,7 @@ impl Worker {
     ) -> Attempt {
         let judged_at = self.intake.clock.now();
         self.waiting.times.judge.add(judged_at.saturating_sub(at.now), 1);
-        let stream = served.map_or("", |served| served.stream.name.as_str());
+        let stream = served.map(|served| &served.stream.name);
         let kept: Vec<Cow<'_, Outcome>> =
             judged.requests.iter().map(|request| kept(&request.outcome, served)).collect();
         let newest = newest(&requests, &judged, at.wall);
@@ -312,14 +312,14 @@ impl Worker {
         });
         let sent: Vec<Sent<'_>> = sent.collect();
         let entry = match &judged.resident {
-            None => Some(Entry::Requests { at: at.wall, stream, requests: sent }.encode()),
+            None => Some(Entry::Requests { at: at.wall, stream: stream.cloned(), requests: sent }.encode()),
             Some(resident) => self.encode(resident, &judged, &sent, at.wall),
         };
         let Some(entry) = entry else {
             judged.let_go(&self.intake);
             return Self::failed(requests, Reason::Internal);
         };
-        let keeps_producers = self.intake.versions.asks_for_producers(stream);
+        let keeps_producers = stream.is_some_and(|stream| self.intake.versions.asks_for_producers(stream));
         let (room, reserved) = match self.room(&judged, keeps_producers, entry.len() as u64).await {
             Ok(room) => room,
             Err(reason) => {
@@ -334,6 +334,7 @@ impl Worker {
         }
         let placing = requests.iter().zip(kept.iter().zip(&newest)).map(|(request, (outcome, newest))| Placing {
             origin: &request.origin,
+            sent: request.number,
             number: request.located,
             skips: matches!(request.content, Content::Nothing),
             outcome,
@@ -377,7 +378,7 @@ impl Worker {
             let origins = Origins { lsn, requests: &senders(&requests, &judged), keeps_producers };
             let late = self.windows.fold(resident.batch(), &judged.outputs, resident.policy(), origins);
             drop(reserved);
-            Telemetry::add(&self.intake.telemetry.of(stream).late, late);
+            Telemetry::add(&self.intake.telemetry.of(&resident.batch().stream().name).late, late);
         }
         let placed = self.intake.clock.now();
         self.waiting.times.place.add(placed.saturating_sub(judged_at), 1);
@@ -437,8 +438,8 @@ impl Worker {
     }
 
     /// Answers a request whose number was taken before, as it was answered then, when that is on disk.
-    fn repeat(&mut self, request: Boxed, number: Number) {
-        let (outcome, mark) = self.sequencer.outcome(&request.origin.series, number);
+    fn repeat(&mut self, request: Boxed, taken: Taken) {
+        let Taken { outcome, mark } = taken;
         let outcome = match (outcome.unwrap_or_else(|| Outcome::refused(Reason::OutcomeUnknown)), &request.content) {
             (Outcome::Taken(taken), Content::Records(opened))
                 if taken.accepted.saturating_add(taken.refusals.records()) as usize == opened.rows() =>

@@ -96,14 +96,7 @@ pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Res
     let (found, heard, damage) = verified(&files, &signer, &kept)?;
     let (log, last) = open_log(fs, settings, &found)?;
     let Heard { open, noted, models } = heard;
-    let unsettled = open.into_iter().map(|((destination, release), (intent, dataset, outbox))| Unsettled {
-        release,
-        destination,
-        dataset,
-        outbox,
-        intent,
-    });
-    let mut unsettled: Vec<_> = unsettled.collect();
+    let mut unsettled: Vec<Unsettled> = open.into_values().collect();
     unsettled.sort_by_key(|unsettled| std::cmp::Reverse(unsettled.intent));
     Ok(Opened { log, last, signer, audit: found, unsettled, noted, models, damage })
 }
@@ -112,7 +105,7 @@ pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Res
 #[derive(Default)]
 struct Heard {
     /// Intents that nothing followed, by destination and release.
-    open: BTreeMap<(String, String), (u64, String, u64)>,
+    open: BTreeMap<(String, String), Unsettled>,
     noted: Noted,
     models: Option<BTreeMap<String, String>>,
 }
@@ -121,8 +114,14 @@ impl Heard {
     fn hear(&mut self, number: u64, what: &What) {
         match what {
             What::Intent { release, destination, dataset, outbox, .. } => {
-                let key = (destination.clone(), release.clone());
-                self.open.insert(key, (number, dataset.clone(), *outbox));
+                let unsettled = Unsettled {
+                    release: release.clone(),
+                    destination: destination.clone(),
+                    dataset: dataset.clone(),
+                    outbox: *outbox,
+                    intent: number,
+                };
+                self.open.insert((destination.clone(), release.clone()), unsettled);
             }
             What::Sent { releases, destination, .. } => {
                 for release in releases {

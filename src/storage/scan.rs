@@ -200,7 +200,7 @@ impl Scan {
         let bytes = 0..self.scanned.length;
         self.expected = last.saturating_add(1);
         if last >= self.scanned.name.first {
-            self.damaged((self.scanned.name.first, last), bytes, Wrong::Header);
+            self.damaged(self.scanned.name.first, last, bytes, Wrong::Header);
         }
         self.scanned.last = last;
         Ok(self.scanned)
@@ -298,9 +298,9 @@ impl Scan {
         match hole {
             Some(hole) => {
                 self.scanned.is_damaged = true;
-                self.damaged((first, last), hole.bytes, Wrong::Frames);
+                self.damaged(first, last, hole.bytes, Wrong::Frames);
             }
-            None => self.damaged((first, last), at..at, Wrong::Missing),
+            None => self.damaged(first, last, at..at, Wrong::Missing),
         }
     }
 
@@ -333,10 +333,10 @@ impl Scan {
         }
     }
 
-    fn damaged(&mut self, lsns: (Lsn, Lsn), bytes: Range<u64>, what: Wrong) {
+    fn damaged(&mut self, first: Lsn, last: Lsn, bytes: Range<u64>, what: Wrong) {
         let file = self.scanned.name.to_string();
         let gaps = self.scanned.header.as_ref().map_or(&[][..], |header| &header.gaps);
-        for lsns in without(lsns.0, lsns.1, gaps) {
+        for lsns in without(first, last, gaps) {
             self.scanned.damage.push(Damage { file: file.clone(), bytes: bytes.clone(), lsns, what });
         }
     }

@@ -115,7 +115,7 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
         prop_assert_eq!(&*accepted.head.regimes, &applicable);
         let mut sealer = Sealer::new(keys(serves.iter().filter(|regime| !deleted.contains(*regime))));
         let missing: BTreeSet<String> = applicable.intersection(&deleted).cloned().collect();
-        match BatchReader::new(&catalog, accepted.head.stream).unwrap().columns(&accepted, &mut sealer) {
+        match BatchReader::new(&catalog, &accepted.head.stream).unwrap().columns(&accepted, &mut sealer) {
             Ok(columns) => {
                 prop_assert!(missing.is_empty());
                 prop_assert_eq!(columns.columns(), resident.batch().columns());

@@ -17,7 +17,7 @@ use crate::common::gateway::{endpoint, example, start};
 use crate::common::http::{check, get};
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{copy_of, run, text};
-use crate::common::{self, PATIENCE, until};
+use crate::common::{self, PATIENCE, changed, until};
 
 use super::broker::Broker;
 use super::sent::send_payments;
@@ -367,7 +367,7 @@ async fn datasets_that_share_their_cells_leave_wait_and_are_shed_together() {
 async fn what_the_bytes_do_not_suffice_for_leaves_as_what_has_changed() {
     let Some(broker) = Broker::own(Vec::new()) else { return };
     // One digit is told: many numbers stay as they are.
-    let few = SECOND.replace("fn = \"count\" }", "fn = \"count\", digits = 1 }");
+    let few = changed(SECOND, "fn = \"count\" }", "fn = \"count\", digits = 1 }");
     let folder = card_fraud_with("counts", &few);
     let name = folder.path("examples/card-fraud/gateway.toml").display().to_string();
     let mut tables: BTreeMap<[String; 2], BTreeMap<String, Value>> = BTreeMap::new();
@@ -508,7 +508,7 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
     ] {
         assert!(said.contains(part), "{part}\n{said}");
     }
-    let steps = steps.replace("[\"roll_up\"", "[\"on_change\", \"roll_up\"");
+    let steps = changed(steps, "[\"roll_up\"", "[\"on_change\", \"roll_up\"");
     let (said, wrong) = checked(&format!("bytes = 10485760\nper = \"P1D\"\n{steps}{top}"));
     assert_eq!(wrong, "");
     for part in [
@@ -540,10 +540,10 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
         ),
         ("when_short = [\"top\"]".to_owned(), "`[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order"),
         (
-            steps.replace("\"top\", ", "").replace("country", "county"),
+            changed(&changed(steps, "\"top\", ", ""), "country", "county"),
             "that destination `fraud_desk` accepts has a key `county`",
         ),
-        (steps.replace("\"top\", ", "").replace("country", "channel"), "`channel` stands twice"),
+        (changed(&changed(steps, "\"top\", ", ""), "country", "channel"), "`channel` stands twice"),
     ] {
         let (_, said) = checked(&format!("{sound}{more}"));
         assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{more}\n{said}");
@@ -564,7 +564,7 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
         ("when_short = [\"defer\", \"shed\"]", "`max_age` is missing"),
         ("max_age = \"PT1H\"", "`max_age` needs `when_short` with both steps"),
         ("priorities = [\"payments_by_country\"]", "`priorities` say what is shed last, and nothing is shed here"),
-        (&both.replace("country", "county"), "destination `fraud_desk` does not accept `payments_by_county`"),
+        (&changed(both, "country", "county"), "destination `fraud_desk` does not accept `payments_by_county`"),
         ("when_short = [\"shed\"]\npriorities = [\"a\", \"a\"]", "`a` stands twice"),
     ] {
         let (_, said) = checked(&format!("{sound}{more}"));

@@ -134,7 +134,10 @@ async fn a_regime_can_make_bounds_stricter() {
     let (_, dataset) = config.policy.dataset("by_country").unwrap();
     let bounds = dataset.bounds.unwrap();
     assert_eq!((bounds.records_per_cell, bounds.cells_per_window), (2, Some(1)));
-    let limits = config.policy.limits("by_country", &config.here.serves, jiff::civil::date(2026, 11, 26)).unwrap();
+    let limits = config
+        .policy
+        .limits(&"by_country".parse().unwrap(), &config.here.serves, jiff::civil::date(2026, 11, 26))
+        .unwrap();
     assert_eq!(limits.records.unwrap().by, "dataset by_country, by release profile drawn");
     assert_eq!(limits.cells.unwrap().by, "regime bb, by release profile of_law");
 }

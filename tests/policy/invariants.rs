@@ -30,7 +30,7 @@ fn rows_kept(decided: &bailiwick::domain::policy::Decided) -> Vec<i64> {
 
 /// Where the dataset may go, with the number of contributors.
 fn outlets(policy: &Policy, serves: &[String], on: &str) -> Vec<(String, usize)> {
-    let outlets = read(policy).outlets(DATASET, serves, day(on));
+    let outlets = read(policy).outlets(&render::dataset(), serves, day(on));
     outlets.into_iter().map(|outlet| (outlet.destination.to_string(), outlet.min_contributors)).collect()
 }
 
@@ -95,7 +95,7 @@ proptest! {
     fn every_question_of_egress_is_answered_as_the_reference_does(case in cases()) {
         let (policy, reference) = (read(&case.policy), reference(&case));
         let (serves, on) = (&case.gateway.serves, day(&case.day));
-        let outlets = policy.outlets(DATASET, serves, on);
+        let outlets = policy.outlets(&render::dataset(), serves, on);
         for destination in &case.policy.destinations {
             let outlet = outlets.iter().find(|outlet| outlet.destination == destination.name);
             prop_assert_eq!(outlet.map(|outlet| outlet.min_contributors), reference.egress(destination), "{}", destination.name);
@@ -132,8 +132,10 @@ proptest! {
         }) {
             for destination in &case.policy.destinations {
                 let conditions = &policy.destinations[destination.name.as_str()].conditions;
-                let to = Recipient::Destination(&destination.name);
-                let at_hand = AtHand { stream: STREAM, dataset: Some(DATASET), to };
+                let (stream, dataset) = (STREAM.parse().unwrap(), render::dataset());
+                let name = destination.name.parse().unwrap();
+                let to = Recipient::Destination(&name);
+                let at_hand = AtHand { stream: Some(&stream), dataset: Some(&dataset), to };
                 let shown = policy.shown(at_hand, conditions, day(&case.day));
                 let at = Reference::cells_to(destination);
                 let mut weaker = true;
@@ -221,7 +223,7 @@ proptest! {
         let (with_read, without_read) = (read(&with), read(&without));
         let serves = &case.gateway.serves;
         prop_assert_eq!(
-            with_read.outlets(DATASET, serves, day(&case.day)), without_read.outlets(DATASET, serves, day(&case.day)));
+            with_read.outlets(&render::dataset(), serves, day(&case.day)), without_read.outlets(&render::dataset(), serves, day(&case.day)));
         for gateway in with_each_peer(&case.gateway) {
             let one = version(&with, &with_read, &gateway, &case.day);
             let other = version(&without, &without_read, &gateway, &case.day);
@@ -274,7 +276,7 @@ proptest! {
             prop_assert_eq!(plain_rows, shuffled_rows);
         }
         prop_assert_eq!(
-            plain.outlets(DATASET, &case.gateway.serves, on), shuffled.outlets(DATASET, &gateway.serves, on));
+            plain.outlets(&render::dataset(), &case.gateway.serves, on), shuffled.outlets(&render::dataset(), &gateway.serves, on));
     }
 
     #[test]
@@ -400,8 +402,8 @@ proptest! {
         firsts.into_iter().for_each(|first| *first = None);
         let policy = read(&case.policy);
         let serves = &case.gateway.serves;
-        let was = policy.outlets(DATASET, serves, earlier);
-        for outlet in policy.outlets(DATASET, serves, later) {
+        let was = policy.outlets(&render::dataset(), serves, earlier);
+        for outlet in policy.outlets(&render::dataset(), serves, later) {
             let same = was.iter().find(|known| known.destination == outlet.destination);
             prop_assert!(same.is_some_and(|known| known.min_contributors <= outlet.min_contributors), "{:?} is new", outlet);
         }
@@ -438,7 +440,7 @@ proptest! {
             prop_assert_eq!(versions.current().day, latest);
             prop_assert_eq!(
                 versions.outlets(policy.dataset(DATASET).unwrap().1, &BTreeSet::new()).1.unwrap(),
-                policy.outlets(DATASET, &case.gateway.serves, latest));
+                policy.outlets(&render::dataset(), &case.gateway.serves, latest));
         }
     }
 
@@ -453,7 +455,7 @@ proptest! {
         let both: Vec<String> = left.iter().chain(&right).cloned().collect();
         let on = day(&case.day);
         let allowed = |serves: &[String]| -> BTreeSet<String> {
-            policy.outlets(DATASET, serves, on).into_iter().map(|outlet| outlet.destination.to_string()).collect()
+            policy.outlets(&render::dataset(), serves, on).into_iter().map(|outlet| outlet.destination.to_string()).collect()
         };
         let plan = &policy.streams[STREAM];
         let is_governed = |serves: &[String]| policy.governing(plan, serves, on).next().is_some();
@@ -466,7 +468,7 @@ proptest! {
         };
         prop_assert_eq!(allowed(&both), wanted);
         let contributors = |serves: &[String]| {
-            policy.outlets(DATASET, serves, on).into_iter().map(|outlet| (outlet.destination, outlet.min_contributors)).collect::<Vec<_>>()
+            policy.outlets(&render::dataset(), serves, on).into_iter().map(|outlet| (outlet.destination, outlet.min_contributors)).collect::<Vec<_>>()
         };
         for (destination, k) in contributors(&both) {
             for part in [&left, &right] {

@@ -2,12 +2,19 @@
 
 use std::fmt::Write as _;
 
+use bailiwick::domain::name::DatasetName;
+
 use super::reference::{FACTS, Policy, Shown, Source};
 
 pub(super) const STREAM: &str = "events";
 pub(super) const DATASET: &str = "counts";
 /// Another stream and its dataset, of which no record is ever sent and nothing goes anywhere.
 pub(super) const OTHER: [&str; 2] = ["others", "other_counts"];
+
+/// [`DATASET`] as what it is.
+pub(super) fn dataset() -> DatasetName {
+    DATASET.parse().unwrap()
+}
 
 /// A file: its name, the lines that must come first, and its tables.
 #[derive(Clone, Debug)]

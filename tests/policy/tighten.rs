@@ -338,7 +338,7 @@ fn applies(policy: &Policy, code: &str) -> bool {
 fn may_go(policy: &Policy, code: &str) -> bool {
     let mut policy = policy.clone();
     policy.destinations[0].country = code.to_owned();
-    !read(&policy).outlets(DATASET, &["law".to_owned()], engine::day("2026-11-24")).is_empty()
+    !read(&policy).outlets(&render::dataset(), &["law".to_owned()], engine::day("2026-11-24")).is_empty()
 }
 
 #[test]
@@ -551,7 +551,7 @@ fn of_overrides_that_relax_alike_the_same_one_is_named_in_whatever_order_they_st
         })
         .into();
     for _ in 0..2 {
-        let outlets = read(&policy).outlets(DATASET, &["law".to_owned()], engine::day("2026-11-24"));
+        let outlets = read(&policy).outlets(&render::dataset(), &["law".to_owned()], engine::day("2026-11-24"));
         assert_eq!((outlets[0].min_contributors, outlets[0].by_override.as_deref()), (8, Some("OVR-1")));
         policy.overrides.reverse();
     }

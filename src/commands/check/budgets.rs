@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::domain::aggregate::cells_of;
 use crate::domain::dataset::Function;
-use crate::domain::name::DestinationName;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::policy::{By, ON_CHANGE, RollUp, Step, Top};
 use crate::egress::budget::Settings;
 
@@ -120,7 +120,10 @@ pub(super) fn for_machines(destination: &DestinationName, budget: &Settings) -> 
             Step::OnChange(_) => {}
             Step::RollUp(RollUp { keys, .. }) => roll_up = Some(keys),
             Step::Top(Top { rows, by: By::Metric(metric) }) => top = Some(json!({ "rows": rows, "by": metric })),
-            Step::Top(Top { rows, by: By::Each(metrics) }) => top = Some(json!({ "rows": rows, "by": metrics })),
+            Step::Top(Top { rows, by: By::Each(metrics) }) => {
+                let by = metrics.iter().map(|(dataset, metric)| (dataset.as_str(), metric));
+                top = Some(json!({ "rows": rows, "by": by.collect::<BTreeMap<_, _>>() }));
+            }
         }
     }
     let widened: BTreeMap<&str, &str> =
@@ -134,6 +137,6 @@ pub(super) fn for_machines(destination: &DestinationName, budget: &Settings) -> 
         "roll_up": roll_up,
         "top": top,
         "max_age": max_age,
-        "priorities": first,
+        "priorities": first.iter().map(DatasetName::as_str).collect::<Vec<_>>(),
     })
 }

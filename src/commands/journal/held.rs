@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use crate::app::losses::Loss;
 use crate::domain::counting::{Day, Name};
 use crate::domain::gateway::Gateway;
-use crate::domain::name::DestinationName;
+use crate::domain::name::{DatasetName, DestinationName, StreamName};
 use crate::domain::policy::RegimeSet;
 use crate::domain::producer::{Number, Producers};
 use crate::durable::checkpoint::Checkpoint;
@@ -25,13 +25,13 @@ use crate::storage::{self, FileSystem, Lsn, Report};
 #[derive(Default)]
 pub(super) struct Records {
     /// By stream and producer.
-    pub(super) streams: BTreeMap<(String, String), Held>,
+    pub(super) streams: BTreeMap<(StreamName, String), Held>,
     /// How far each producer of them is that numbers its requests.
     pub(super) series: BTreeMap<String, Number>,
     /// Records that are sealed, by the regimes whose keys open them.
     pub(super) sealed: BTreeMap<RegimeSet, u64>,
     /// The event time through which the windows of each dataset were closed last.
-    pub(super) closed_through: BTreeMap<String, i64>,
+    pub(super) closed_through: BTreeMap<DatasetName, i64>,
     /// Closings.
     pub(super) closings: u64,
     /// Entries of no known kind.
@@ -176,7 +176,7 @@ pub(super) fn records(
                     if request.rows == 0 {
                         continue;
                     }
-                    let of = (batch.head.stream.to_owned(), request.producer.to_owned());
+                    let of = (batch.head.stream.clone(), request.producer.to_owned());
                     let held = found.streams.entry(of).or_default();
                     held.records += u64::from(request.rows);
                     held.to_count += if entry.lsn > counted { u64::from(request.rows) } else { 0 };
@@ -189,7 +189,7 @@ pub(super) fn records(
             }
             Some(Entry::Closed { dataset, watermark, .. }) => {
                 found.closings += 1;
-                found.closed_through.insert(dataset.to_owned(), watermark);
+                found.closed_through.insert(dataset, watermark);
             }
             Some(Entry::Flushed { .. }) => found.closings += 1,
             Some(Entry::Spent { producer, number, .. }) => found.numbered(&marks, producer, number),

@@ -39,7 +39,7 @@ pub(super) fn text(found: &Found<'_>) -> String {
         Some(checkpoint) => {
             let _ = writeln!(text, "checkpoint: everything through {}", checkpoint.lsn);
             for (dataset, windows) in checkpoint.open_windows() {
-                let starts: Vec<String> = windows.into_iter().map(start).collect();
+                let starts: Vec<String> = windows.into_iter().map(|(number, began)| start(number, began)).collect();
                 let which = match starts.as_slice() {
                     [one] => format!("one open window, which began {one}"),
                     [first, .., last] => format!("{} open windows, which began {first} to {last}", starts.len()),
@@ -64,7 +64,7 @@ pub(super) fn text(found: &Found<'_>) -> String {
 }
 
 /// When a window began; its number, where the checkpoint does not say how long a window is.
-fn start((number, start): (i64, Option<i64>)) -> String {
+fn start(number: i64, start: Option<i64>) -> String {
     start.map_or_else(|| format!("(window {number})"), rfc3339)
 }
 
@@ -183,7 +183,7 @@ pub(super) fn json(found: &Found<'_>) -> String {
     let records = found.records.streams.iter().map(|((stream, producer), held)| {
         let series = found.records.series.get(producer);
         json!({
-            "stream": stream,
+            "stream": stream.as_str(),
             "producer": producer,
             "records": held.records,
             "in_no_checkpoint": held.to_count,
@@ -198,7 +198,7 @@ pub(super) fn json(found: &Found<'_>) -> String {
         .iter()
         .map(|(regimes, records)| json!({ "regimes": regimes.iter().collect::<Vec<_>>(), "records": records }));
     let closed =
-        found.records.closed_through.iter().map(|(dataset, through)| (dataset.clone(), rfc3339(*through).into()));
+        found.records.closed_through.iter().map(|(dataset, through)| (dataset.into(), rfc3339(*through).into()));
     let destinations = found.releases.destinations.iter().map(|(destination, held)| {
         json!({
             "destination": destination.as_str(),
@@ -224,7 +224,7 @@ pub(super) fn json(found: &Found<'_>) -> String {
         },
         "checkpoint": found.checkpoint.as_ref().map(|checkpoint| {
             let open = checkpoint.open_windows().into_iter().map(|(dataset, windows)| {
-                json!({ "dataset": dataset, "starts": windows.into_iter().map(start).collect::<Vec<_>>() })
+                json!({ "dataset": dataset.as_str(), "starts": windows.into_iter().map(|(number, began)| start(number, began)).collect::<Vec<_>>() })
             });
             json!({
                 "through": checkpoint.lsn,

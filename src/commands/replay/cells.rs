@@ -38,7 +38,7 @@ pub(super) struct Counted {
     /// By dataset, window, and how often its windows were released as they were before. What came later leaves by itself.
     windows: BTreeMap<(DatasetName, i64, u64), Cells>,
     /// What a journal says of windows, by the dataset that it names.
-    passed: BTreeMap<String, Passed>,
+    passed: BTreeMap<DatasetName, Passed>,
     /// What is counted for datasets, as far as it can be computed. `None`: a key is an output of the model, which is not there.
     datasets: BTreeMap<DatasetName, Option<Arc<Dataset>>>,
     /// Those that want outputs of the model.
@@ -129,13 +129,13 @@ impl Counted {
     }
 
     /// Windows of a dataset closed. What comes later and belongs to them counts in the oldest one that is open.
-    pub(super) fn closed(&mut self, dataset: &str, before: Before) {
-        self.passed.entry(dataset.to_owned()).or_default().before = Some(before);
+    pub(super) fn closed(&mut self, dataset: &DatasetName, before: Before) {
+        self.passed.entry(dataset.clone()).or_default().before = Some(before);
     }
 
     /// All open windows of a dataset were released as they were.
-    pub(super) fn flushed(&mut self, dataset: &str) {
-        self.passed.entry(dataset.to_owned()).or_default().flushes += 1;
+    pub(super) fn flushed(&mut self, dataset: &DatasetName) {
+        self.passed.entry(dataset.clone()).or_default().flushes += 1;
     }
 
     /// The oldest window of a dataset that is open, and how often its windows were released as they were.

@@ -97,9 +97,9 @@ impl Flows<'_> {
     fn of(&self, plan: &StreamPlan, regimes: &BTreeMap<&str, &Regime>) -> Vec<Value> {
         let datasets: BTreeSet<&str> = plan.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         let (policy, serves) = (&self.config.policy, &self.config.here.serves);
-        let allowed = datasets.iter().flat_map(|dataset| {
-            let outlets = policy.outlets(dataset, serves, self.day).into_iter();
-            outlets.map(|outlet| (outlet.destination.to_string(), (*dataset).to_owned()))
+        let allowed = plan.datasets.iter().flat_map(|dataset| {
+            let outlets = policy.outlets(&dataset.name, serves, self.day).into_iter();
+            outlets.map(|outlet| (outlet.destination.to_string(), outlet.dataset.to_string()))
         });
         let left = self.account.flows.keys().filter(|(_, dataset)| datasets.contains(dataset.as_str())).cloned();
         let all: BTreeSet<(String, String)> = allowed.chain(left).collect();

@@ -89,7 +89,11 @@ impl Hash for Person {
 }
 
 /// Who a record is of, and who brought it.
-pub(super) type Origin = (Contributor, Producer);
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub(super) contributor: Contributor,
+    pub(super) producer: Producer,
+}
 
 /// Contributors, each with its producer.
 pub(super) type ByProducer = HashMap<Person, Producer, BuildHasherDefault<PassThrough>>;

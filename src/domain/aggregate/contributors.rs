@@ -104,9 +104,9 @@ impl Contributors {
 
     /// The same, with how many bytes it takes.
     #[inline]
-    pub(super) fn add(&mut self, (contributor, producer): Origin, enough: usize) -> Change {
+    pub(super) fn add(&mut self, origin: Origin, enough: usize) -> Change {
         let before = self.bytes();
-        let is_new = self.insert(contributor, producer, enough);
+        let is_new = self.insert(origin.contributor, origin.producer, enough);
         if is_new { Change { before, after: self.bytes() } } else { Change::default() }
     }
 

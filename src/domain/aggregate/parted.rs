@@ -255,7 +255,7 @@ mod tests {
             let mut bytes = [0, 0];
             for (number, is_one) in &numbers {
                 let part = if *is_one { &mut one } else { &mut other };
-                let (change, _) = part.add(*number, (u128::from(*number), Producer::UNKNOWN), 10, Sets::NONE);
+                let (change, _) = part.add(*number, Origin { contributor: u128::from(*number), producer: Producer::UNKNOWN }, 10, Sets::NONE);
                 let bytes = &mut bytes[usize::from(*is_one)];
                 *bytes = *bytes + change.after - change.before;
                 *counted.entry(*number).or_default() += 1;

@@ -114,13 +114,14 @@ impl ProducerSums {
     /// values. By how much the bytes change is added to `change`. Whether [`ProducerSums::end`] is due.
     pub(super) fn add(
         &mut self,
-        (contributor, producer): Origin,
+        origin: Origin,
         Summed { columns, column }: Summed,
         portion: Portion,
         row: &mut Option<u32>,
         enough: usize,
         change: &mut Change,
     ) -> bool {
+        let Origin { contributor, producer } = origin;
         let before = self.0.as_ref().map(|known| known.sizes());
         let known = self.0.get_or_insert_with(|| Box::new(Known::new(columns)));
         known.add_total(producer.number(), columns, column, portion);

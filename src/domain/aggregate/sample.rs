@@ -19,7 +19,7 @@ use foldhash::fast::RandomState;
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::Hasher128;
 
-use super::brought::Producer;
+use super::brought::{Origin, Producer};
 use super::columns::each_summed;
 use super::contributors::NEVER_ENOUGH;
 use super::hashed::{Change, Contributor, ContributorKey, PassThrough, table_bytes};
@@ -372,7 +372,7 @@ impl Cells {
             let drawn = Drawn { cell, lot: records.lots.get(row).copied().unwrap_or(0) };
             sample.add(contributor, drawn, || {
                 let combination = records.combinations.get(row).copied().unwrap_or(0);
-                let (_, producer) = records.origin(row, contributor);
+                let producer = records.origin(row, contributor).producer;
                 (combination, producer, values.get(own).unwrap_or_default())
             });
         });
@@ -426,7 +426,7 @@ impl Cells {
     /// Adds a record that counts, with its value in each summed column. `ends`: those of the column's range.
     fn add_kept(&mut self, contributor: Contributor, record: &Kept, values: &[Option<i64>], ends: &[Ends]) {
         let slot = self.slot(record.cell);
-        let origin = (contributor, record.producer);
+        let origin = Origin { contributor, producer: record.producer };
         self.records[slot] += 1;
         self.add_contributor(slot, self.is_parted.then_some(&record.combination), origin, Sets::NONE);
         if self.summed == 0 {

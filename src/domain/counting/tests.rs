@@ -80,7 +80,7 @@ fn go(counts: &mut Counts, claims: &[Claim], number: Option<u8>) -> bool {
 
 fn asked<T>(number: Option<u8>, ask: impl FnOnce(Whose<'_>) -> T) -> T {
     let contributors: ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![number.map(i64::from)]));
-    ask(Whose { stream: "visits", contributors: Some(&contributors), row: 0 })
+    ask(Whose { stream: &"visits".parse().unwrap(), contributors: Some(&contributors), row: 0 })
 }
 
 /// What must have room, one way or another.
@@ -436,7 +436,8 @@ fn a_record_without_a_contributor_is_one_person_however_often_it_is_asked_about_
     let year = tally("year", Period::CalendarYear, 2);
     let (claims, mut counts) = ([claim(&[&[&year]])], begun(0));
     let series = counts.begin();
-    let whose = |row| Whose { stream: "visits", contributors: None, row };
+    let stream = "visits".parse().unwrap();
+    let whose = |row| Whose { stream: &stream, contributors: None, row };
     assert!((0..5).all(|_| counts.admit(&claims, whose(0), series)));
     assert!(counts.admit(&claims, whose(1), series));
     let other = counts.begin();

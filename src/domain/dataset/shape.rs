@@ -16,12 +16,14 @@
 //! whose windows overlap, and of no other: the same as version 2 (0 and 0: no bounds), and then for how long a window goes on
 //! after the next one has begun, in microseconds. Its window is how far apart windows begin.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
 use super::{Bounds, Dataset, Function, KeyDomain, Measure, Member, Source};
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::stream::ValueRange;
 use crate::domain::window::micros;
 
@@ -47,7 +49,7 @@ const FRACTION: u8 = 5;
 /// How a dataset counts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
-    stream: String,
+    stream: StreamName,
     contributor: String,
     /// How far apart windows begin, in microseconds.
     window: i64,
@@ -57,11 +59,11 @@ pub struct Shape {
     metrics: Vec<Metric>,
     bounds: Option<Bounds>,
     /// The datasets that share the cells, each with the names and positions of its metrics. None: it is one alone.
-    members: Named<Vec<(String, u32)>>,
+    members: Named<Vec<(String, u32)>, DatasetName>,
     /// Those that do not have all keys, each with the positions of its keys.
-    coarser: Named<Vec<u32>>,
+    coarser: Named<Vec<u32>, DatasetName>,
     /// Those with longer windows, each with the length of its own, in microseconds.
-    longer: Named<i64>,
+    longer: Named<i64, DatasetName>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -116,7 +118,7 @@ impl Dataset {
             },
         });
         Shape {
-            stream: (&self.stream).into(),
+            stream: self.stream.clone(),
             contributor: self.contributor.clone(),
             window: micros(self.window),
             overlap: micros(self.overlap),
@@ -144,8 +146,8 @@ impl Shape {
     }
 
     /// The names of the datasets that share the cells. None: it is one alone.
-    pub fn sharing(&self) -> impl Iterator<Item = &str> {
-        self.members.iter().map(|(dataset, _)| dataset.as_str())
+    pub fn sharing(&self) -> impl Iterator<Item = &DatasetName> {
+        self.members.iter().map(|(dataset, _)| dataset)
     }
 
     /// Adds the shape to bytes under construction.
@@ -213,7 +215,7 @@ impl Shape {
         if !matches!(version, VERSION | BOUNDED | SHARED | COARSER | LONGER | OVERLAPPING) {
             return None;
         }
-        let (stream, contributor, window) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.i64()?);
+        let (stream, contributor, window) = (StreamName::read(reader)?, reader.text()?.to_owned(), reader.i64()?);
         let keys =
             list(reader, 9, |reader| Some(Key { field: reader.text()?.to_owned(), domain: decode_domain(reader)? }))?;
         let metrics = list(reader, 9, |reader| {
@@ -229,9 +231,9 @@ impl Shape {
         let overlap = if version == OVERLAPPING { reader.i64().filter(|overlap| *overlap > 0)? } else { 0 };
         let is_shared = matches!(version, SHARED | COARSER | LONGER);
         let members = if is_shared { list(reader, 16, decode_member)? } else { Vec::new() };
-        let keys_of = |reader: &mut Reader<'_>| Some((reader.text()?.to_owned(), list(reader, 4, Reader::u32)?));
+        let keys_of = |reader: &mut Reader<'_>| Some((DatasetName::read(reader)?, list(reader, 4, Reader::u32)?));
         let coarser = if matches!(version, COARSER | LONGER) { list(reader, 16, keys_of)? } else { Vec::new() };
-        let window_of = |reader: &mut Reader<'_>| Some((reader.text()?.to_owned(), reader.i64()?));
+        let window_of = |reader: &mut Reader<'_>| Some((DatasetName::read(reader)?, reader.i64()?));
         let longer = if version == LONGER { list(reader, 16, window_of)? } else { Vec::new() };
         Some(Self { stream, contributor, window, overlap, keys, metrics, bounds, members, coarser, longer })
     }
@@ -272,8 +274,9 @@ impl Shape {
                 compare("dataset", &self.members, &now.members, differences, &mut changes);
             }
         }
-        let keys =
-            |shape: &Self, name: &str| shape.coarser.iter().find(|(of, _)| of == name).map(|(_, keys)| keys.clone());
+        let keys = |shape: &Self, name: &DatasetName| {
+            shape.coarser.iter().find(|(of, _)| of == name).map(|(_, keys)| keys.clone())
+        };
         for (name, _) in self.members.iter().filter(|(name, _)| now.sharing().any(|other| other == name)) {
             if keys(self, name) != keys(now, name) {
                 changes.push(format!("dataset `{name}`: it has other keys, so its rows are added up otherwise"));
@@ -290,41 +293,41 @@ impl Shape {
 }
 
 /// A dataset that shares its cells, with the names and positions of its metrics.
-fn member(Member { dataset, metrics, .. }: &Member) -> (String, Vec<(String, u32)>) {
+fn member(Member { dataset, metrics, .. }: &Member) -> (DatasetName, Vec<(String, u32)>) {
     let positions = metrics.iter().map(|position| u32::try_from(*position).unwrap_or(u32::MAX));
     let names = dataset.metrics.iter().map(|metric| metric.name.clone());
-    (dataset.name.to_string(), names.zip(positions).collect())
+    (dataset.name.clone(), names.zip(positions).collect())
 }
 
 /// A dataset that shares the cells, with the positions of its keys.
-fn keys(Member { dataset, keys, .. }: &Member) -> (String, Vec<u32>) {
+fn keys(Member { dataset, keys, .. }: &Member) -> (DatasetName, Vec<u32>) {
     let positions = keys.iter().map(|position| u32::try_from(*position).unwrap_or(u32::MAX));
-    (dataset.name.to_string(), positions.collect())
+    (dataset.name.clone(), positions.collect())
 }
 
 /// A dataset that shares the cells, with the length of its windows.
-fn length(Member { dataset, .. }: &Member) -> (String, i64) {
-    (dataset.name.to_string(), micros(dataset.window))
+fn length(Member { dataset, .. }: &Member) -> (DatasetName, i64) {
+    (dataset.name.clone(), micros(dataset.window))
 }
 
-fn decode_member(reader: &mut Reader<'_>) -> Option<(String, Vec<(String, u32)>)> {
-    let dataset = reader.text()?.to_owned();
+fn decode_member(reader: &mut Reader<'_>) -> Option<(DatasetName, Vec<(String, u32)>)> {
+    let dataset = DatasetName::read(reader)?;
     Some((dataset, list(reader, 12, |reader| Some((reader.text()?.to_owned(), reader.u32()?)))?))
 }
 
 /// Things with their names, in the order of their declaration.
-type Named<T> = Vec<(String, T)>;
+type Named<T, N = String> = Vec<(N, T)>;
 
 /// Adds what changed between two lists of things.
-fn compare<T: PartialEq>(
+fn compare<T: PartialEq, N: PartialEq + Display>(
     what: &str,
-    old: &Named<T>,
-    new: &Named<T>,
+    old: &Named<T, N>,
+    new: &Named<T, N>,
     differences: impl Fn(&T, &T) -> Vec<String>,
     changes: &mut Vec<String>,
 ) {
     let before = changes.len();
-    let has = |list: &Named<T>, name: &str| list.iter().any(|(other, _)| other == name);
+    let has = |list: &Named<T, N>, name: &N| list.iter().any(|(other, _)| other == name);
     for (name, _) in old.iter().filter(|(name, _)| !has(new, name)) {
         changes.push(format!("{what} `{name}` was removed"));
     }

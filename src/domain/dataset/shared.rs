@@ -96,8 +96,8 @@ impl Dataset {
 
     /// Whether this is what is counted for a dataset of this name.
     #[must_use]
-    pub fn is_counted_for(&self, name: &str) -> bool {
-        self.name == name || self.members.iter().any(|member| member.dataset.name == name)
+    pub fn is_counted_for(&self, name: &DatasetName) -> bool {
+        self.name == *name || self.members.iter().any(|member| member.dataset.name == *name)
     }
 
     /// Each dataset that is released.
@@ -193,7 +193,11 @@ mod tests {
         assert_eq!((both.name.as_str(), both.metrics.len(), both.min_contributors), ("one", 3, 9));
         let views: Vec<_> = both.views().into_iter().map(|view| (view.dataset.name.as_str(), view.metrics)).collect();
         assert_eq!(views, [("one", vec![0, 1]), ("other", vec![1, 0, 2])]);
-        assert!(both.is_counted_for("other") && !both.is_counted_for("another") && both.is_shared());
+        assert!(
+            both.is_counted_for(&"other".parse().unwrap())
+                && !both.is_counted_for(&"another".parse().unwrap())
+                && both.is_shared()
+        );
     }
 
     #[test]

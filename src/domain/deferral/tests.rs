@@ -27,7 +27,8 @@ fn close(deferral: &mut Deferral, window: i64, cells: Cells, left: &[u32]) -> us
     deferral.as_declared();
     let dropped = deferral.close(window, Some(policies()));
     let joined = deferral.join(window, cells);
-    deferral.settle(window, &joined, (&left.iter().copied().collect(), &BTreeSet::new()));
+    let gone = Gone { left: &left.iter().copied().collect(), rolled_up: &BTreeSet::new() };
+    deferral.settle(window, &joined, gone);
     dropped.len()
 }
 

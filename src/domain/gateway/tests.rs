@@ -13,6 +13,14 @@ const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
+fn visits() -> StreamName {
+    "visits".parse().unwrap()
+}
+
+fn by_minute() -> DatasetName {
+    "by_minute".parse().unwrap()
+}
+
 fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
     overlapping(history_from, open_max, 1)
 }
@@ -31,7 +39,7 @@ fn overlapping(history_from: Option<i64>, open_max: u64, minutes: u32) -> Gatewa
     };
     let fields = vec![field("at", FieldType::Timestamp), field("who", FieldType::String)];
     let stream = Arc::new(Stream {
-        name: "visits".parse().unwrap(),
+        name: visits(),
         event_time: 0,
         contributor: 1,
         undeclared: Undeclared::Refuse,
@@ -44,7 +52,7 @@ fn overlapping(history_from: Option<i64>, open_max: u64, minutes: u32) -> Gatewa
         fields,
     });
     let dataset = Arc::new(Dataset {
-        name: "by_minute".parse().unwrap(),
+        name: by_minute(),
         stream: stream.name.clone(),
         overlap: Duration::from_secs(60) * (minutes - 1),
         grace: Duration::from_secs(10),
@@ -59,12 +67,12 @@ fn overlapping(history_from: Option<i64>, open_max: u64, minutes: u32) -> Gatewa
 /// A producer came to an event time, at a time since the start.
 fn heard(gateway: &mut Gateway, producer: &str, event_time: i64, now: Duration) {
     let heard = Heard { producer, address: None, identity: None, event_time: Some(event_time) };
-    gateway.hear("visits", heard, now);
-    gateway.advance("visits", now, &mut Vec::new());
+    gateway.hear(&visits(), heard, now);
+    gateway.advance(&visits(), now, &mut Vec::new());
 }
 
 fn is_taken(gateway: &Gateway, event_time: i64, wall: i64) -> bool {
-    gateway.time_bounds("visits", wall).take(event_time).is_ok()
+    gateway.time_bounds(&visits(), wall).take(event_time).is_ok()
 }
 
 /// The oldest event time that is taken, found as a producer could find it: by asking.
@@ -90,7 +98,7 @@ fn probing_a_stream_of_history_shows_no_more_than_which_windows_have_closed() {
 #[test]
 fn a_time_in_milliseconds_is_refused_before_anything_was_heard() {
     let gateway = gateway(None, OPEN_MAX);
-    let refused = gateway.time_bounds("visits", NOW).take(NOW / 1_000).unwrap_err();
+    let refused = gateway.time_bounds(&visits(), NOW).take(NOW / 1_000).unwrap_err();
     assert_eq!(refused, (Reason::EventTimeTooOld, Some(crate::domain::refusal::Hint::LooksLikeMilliseconds)));
     assert!(!is_taken(&gateway, -(1 << 62), NOW));
 }
@@ -98,23 +106,23 @@ fn a_time_in_milliseconds_is_refused_before_anything_was_heard() {
 #[test]
 fn windows_that_a_checkpoint_holds_count_for_the_span() {
     let mut gateway = gateway(Some(0), 10);
-    gateway.restore_window("by_minute", NOW / MINUTE);
+    gateway.restore_window(&by_minute(), NOW / MINUTE);
     assert!(is_taken(&gateway, NOW - 9 * MINUTE, NOW));
-    assert_eq!(gateway.time_bounds("visits", NOW).take(NOW - 10 * MINUTE), Err((Reason::TooManyWindows, None)));
-    gateway.restore_closed("by_minute", NOW + MINUTE, NOW + MINUTE);
+    assert_eq!(gateway.time_bounds(&visits(), NOW).take(NOW - 10 * MINUTE), Err((Reason::TooManyWindows, None)));
+    gateway.restore_closed(&by_minute(), NOW + MINUTE, NOW + MINUTE);
     assert!(is_taken(&gateway, NOW - 10 * MINUTE, NOW), "it is late, and goes into the open window");
 }
 
 #[test]
 fn windows_that_overlap_close_at_their_end_and_are_known_by_it() {
     let mut gateway = overlapping(Some(0), OPEN_MAX, 10);
-    let windows = |gateway: &Gateway| gateway.windows().map(|(_, closed, open)| (closed, open)).collect::<Vec<_>>();
-    assert!(gateway.open_windows("visits", NOW, NOW));
+    let windows = |gateway: &Gateway| gateway.windows().map(|far| (far.closed, far.open)).collect::<Vec<_>>();
+    assert!(gateway.open_windows(&visits(), NOW, NOW));
     assert_eq!(windows(&gateway), [(None, 10)]);
     heard(&mut gateway, "p", NOW + MINUTE + 10 * SECOND, Duration::ZERO);
-    assert_eq!(gateway.closed_before("by_minute"), Some(NOW - 8 * MINUTE), "the one from 11:51 to 12:01 has closed");
+    assert_eq!(gateway.closed_before(&by_minute()), Some(NOW - 8 * MINUTE), "the one from 11:51 to 12:01 has closed");
     assert_eq!(windows(&gateway), [(Some(NOW + MINUTE), 9)]);
-    gateway.restore_window("by_minute", NOW / MINUTE + 1);
+    gateway.restore_window(&by_minute(), NOW / MINUTE + 1);
     assert_eq!(windows(&gateway), [(Some(NOW + MINUTE), 10)]);
 }
 
@@ -147,7 +155,7 @@ proptest! {
             let wall = NOW + micros(now);
             // As the pipeline tells it: no further than the clock.
             heard(&mut gateway, &producer.to_string(), (wall + from_clock).min(wall), now);
-            let bounds = gateway.time_bounds("visits", wall);
+            let bounds = gateway.time_bounds(&visits(), wall);
             prop_assert!(bounds.clone().take(wall - HOUR).is_ok());
             prop_assert!(bounds.clone().take(wall + MINUTE).is_ok());
             prop_assert_eq!(probed(&gateway, wall), wall - HOUR);
@@ -164,14 +172,14 @@ proptest! {
         let mut gateway = overlapping(Some(0), open_max, minutes);
         let mut open = std::collections::BTreeSet::new();
         // The bounds of a request may be older than those that came in since.
-        let mut before = gateway.time_bounds("visits", NOW);
+        let mut before = gateway.time_bounds(&visits(), NOW);
         for (times, is_checked_late) in requests {
-            let current = gateway.time_bounds("visits", NOW);
+            let current = gateway.time_bounds(&visits(), NOW);
             let mut bounds = if is_checked_late { before } else { current.clone() };
             before = current;
             let times: Vec<i64> = times.into_iter().filter(|time| bounds.take(*time).is_ok()).collect();
             let (Some(oldest), Some(newest)) = (times.iter().min(), times.iter().max()) else { continue };
-            if gateway.open_windows("visits", *oldest, *newest) {
+            if gateway.open_windows(&visits(), *oldest, *newest) {
                 let length = MINUTE * i64::from(minutes);
                 open.extend(times.iter().flat_map(|time| by_definition(*time, MINUTE, length, |_| true)));
             } else {

@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(refusal("2026-04-02"), "may_not_be_here");
         let outlets = |serves: &[&str], on: &str| {
             let serves: Vec<String> = serves.iter().map(|&law| law.to_owned()).collect();
-            let outlets = version.policy.outlets("visits_by_home", &serves, day(on)).into_iter();
+            let outlets = version.policy.outlets(&"visits_by_home".parse().unwrap(), &serves, day(on)).into_iter();
             outlets.map(|outlet| format!("{} {}", outlet.destination, outlet.min_contributors)).collect::<Vec<_>>()
         };
         // Without the row for statistics, what lets records go inside lets cells go there.

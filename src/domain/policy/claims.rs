@@ -32,11 +32,11 @@ impl Claims {
         day: Date,
     ) -> Self {
         let Some(counted) = policy.counted.get(keeps) else { return Self::default() };
-        let shown = policy.shown_and_counted(stream, holder, keeps, day);
+        let shown = policy.shown_and_counted(Some(stream), holder, keeps, day);
         let of_regimes = policy.regimes.values().zip(bits()).filter_map(|(regime, bit)| {
             let counted = counted.get(&regime.id)?;
             let claim = regime.claim(counted, holder, &shown)?;
-            Some((bit, Claim { tells_apart: policy.tells_persons_apart(stream), ..claim }))
+            Some((bit, Claim { tells_apart: policy.tells_persons_apart(Some(stream)), ..claim }))
         });
         Self(of_regimes.collect())
     }

@@ -3,6 +3,7 @@
 use jiff::civil::Date;
 
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::proof::{About, ConditionId, Conditions, Proof, Vouches};
 
 use super::counter::{Counted, CountedHere};
@@ -28,10 +29,10 @@ impl OnExpired {
 /// What is asked about: whose records or cells, and who gets them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AtHand<'h> {
-    /// The stream.
-    pub stream: &'h str,
+    /// The stream. `None`: one that is not declared.
+    pub stream: Option<&'h StreamName>,
     /// The dataset. `None`: records, not cells.
-    pub dataset: Option<&'h str>,
+    pub dataset: Option<&'h DatasetName>,
     /// Who gets them.
     pub to: Recipient<'h>,
 }
@@ -40,9 +41,14 @@ pub struct AtHand<'h> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipient<'h> {
     /// A destination.
-    Destination(&'h str),
+    Destination(&'h DestinationName),
     /// A gateway: this one or a peer.
-    Gateway(&'h str),
+    Gateway(&'h GatewayId),
+}
+
+/// Whether what names one thing, or none, is about what is here.
+fn fits<T: PartialEq>(named: Option<&T>, here: Option<&T>) -> bool {
+    named.is_none_or(|named| here == Some(named))
 }
 
 impl AtHand<'_> {
@@ -53,11 +59,10 @@ impl AtHand<'_> {
             Recipient::Destination(name) => (Some(name), None),
             Recipient::Gateway(id) => (None, Some(id)),
         };
-        let fits = |named: Option<&str>, here: Option<&str>| named.is_none_or(|named| here == Some(named));
-        fits(about.stream.as_deref(), Some(self.stream))
-            && fits(about.dataset.as_deref(), self.dataset)
-            && fits(about.destination.as_deref(), destination)
-            && fits(about.gateway.as_deref(), gateway)
+        fits(about.stream.as_ref(), self.stream)
+            && fits(about.dataset.as_ref(), self.dataset)
+            && fits(about.destination.as_ref(), destination)
+            && fits(about.gateway.as_ref(), gateway)
     }
 }
 
@@ -188,8 +193,10 @@ mod tests {
 
     #[test]
     fn what_is_shown_of_one_thing_is_shown_of_nothing_else() {
-        let cells = AtHand { stream: "hr", dataset: Some("heads"), to: Recipient::Destination("cloud") };
-        let records = AtHand { stream: "hr", dataset: None, to: Recipient::Gateway("us-1") };
+        let (hr, heads) = ("hr".parse().unwrap(), "heads".parse().unwrap());
+        let (cloud, us) = ("cloud".parse().unwrap(), "us-1".parse().unwrap());
+        let cells = AtHand { stream: Some(&hr), dataset: Some(&heads), to: Recipient::Destination(&cloud) };
+        let records = AtHand { stream: Some(&hr), dataset: None, to: Recipient::Gateway(&us) };
         for (of, of_cells, of_records) in [
             (about("", "", "", ""), true, true),
             (about("hr", "", "", ""), true, true),

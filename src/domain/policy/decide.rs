@@ -15,7 +15,7 @@ use crate::domain::counting::{Counters, Whose};
 use crate::domain::evidence::{Evidence, Gathered, Knowledge, Sender, Senders};
 use crate::domain::fact::{Fact, Item, Settled, settle};
 use crate::domain::knowledge::Reading;
-use crate::domain::name::{GatewayId, StreamName};
+use crate::domain::name::{DatasetName, GatewayId, StreamName};
 use crate::domain::peer::Peer;
 use crate::domain::refusal::{Reason, Refusal};
 
@@ -90,7 +90,7 @@ impl Version {
         let streams = policy.streams.iter();
         let streams = streams.map(|(name, plan)| (name.clone(), Rules::new(&policy, plan, &here, &scopes, day)));
         let streams = streams.collect();
-        let asks = |dataset: &str| {
+        let asks = |dataset: &DatasetName| {
             let limits = policy.limits(dataset, &here.serves, day);
             limits.is_some_and(|limits| limits.producers.value > 1 || limits.beside.is_some())
         };
@@ -113,7 +113,7 @@ impl Version {
 
     /// Whether it matters for what leaves who brings the contributors of a stream.
     #[must_use]
-    pub fn asks_for_producers(&self, stream: &str) -> bool {
+    pub fn asks_for_producers(&self, stream: &StreamName) -> bool {
         self.asking_for_producers.contains(stream)
     }
 
@@ -395,8 +395,10 @@ impl Standing {
             there: in_country(peer.country),
             permitting: mask_of(regimes, |regime| {
                 let shown = match (stream, keeps) {
-                    (Some(stream), Some(own)) => policy.shown_and_counted(stream, Holder::from(&**peer), &own.id, day),
-                    (Some(stream), None) => policy.shown_of_records(stream, Holder::from(&**peer), day),
+                    (Some(stream), Some(own)) => {
+                        policy.shown_and_counted(Some(stream), Holder::from(&**peer), &own.id, day)
+                    }
+                    (Some(stream), None) => policy.shown_of_records(Some(stream), Holder::from(&**peer), day),
                     (None, _) => Shown {
                         day,
                         on_expired: policy.on_expired,

@@ -136,7 +136,7 @@ impl PolicySet {
             return Permission::WindowTooShort(shortest);
         }
         let at_hand =
-            AtHand { stream: &dataset.stream, dataset: Some(&dataset.name), to: Recipient::Destination(name) };
+            AtHand { stream: Some(&dataset.stream), dataset: Some(&dataset.name), to: Recipient::Destination(name) };
         let shown = self.shown(at_hand, &destination.conditions, day);
         let (mut rules, mut basis) = (Vec::new(), Vec::new());
         let mut lasting = Lasting(None);
@@ -170,17 +170,17 @@ impl PolicySet {
     /// contributors of the dataset, the regimes, their profiles and the records' classes. A dataset that no regime governs may go
     /// nowhere.
     #[must_use]
-    pub fn outlets(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
+    pub fn outlets(&self, dataset: &DatasetName, serves: &[String], day: Date) -> Vec<Outlet> {
         self.outlets_asked(dataset, Asking { serves, day, standing: Standing::InForce })
     }
 
     /// The same of policies that were in force before: they ask for what they say.
     #[must_use]
-    pub fn outlets_before(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
+    pub fn outlets_before(&self, dataset: &DatasetName, serves: &[String], day: Date) -> Vec<Outlet> {
         self.outlets_asked(dataset, Asking { serves, day, standing: Standing::Before })
     }
 
-    fn outlets_asked(&self, dataset: &str, asking: Asking<'_>) -> Vec<Outlet> {
+    fn outlets_asked(&self, dataset: &DatasetName, asking: Asking<'_>) -> Vec<Outlet> {
         let accepting = self
             .destinations
             .iter()
@@ -198,11 +198,17 @@ impl PolicySet {
 
     /// As [`Self::outlets`], of one destination, which is known to accept the dataset.
     #[must_use]
-    pub fn outlet(&self, dataset: &str, destination: &str, serves: &[String], day: Date) -> Option<Outlet> {
+    pub fn outlet(
+        &self,
+        dataset: &DatasetName,
+        destination: &DestinationName,
+        serves: &[String],
+        day: Date,
+    ) -> Option<Outlet> {
         self.outlet_asked(dataset, destination, Asking { serves, day, standing: Standing::InForce })
     }
 
-    fn outlet_asked(&self, dataset: &str, destination: &str, asking: Asking<'_>) -> Option<Outlet> {
+    fn outlet_asked(&self, dataset: &DatasetName, destination: &DestinationName, asking: Asking<'_>) -> Option<Outlet> {
         let Asking { serves, day, .. } = asking;
         let (plan, declared) = self.dataset(dataset)?;
         let limits = self.limits_asked(dataset, asking)?;

@@ -68,7 +68,7 @@ impl PolicySet {
             let Some(destination) = self.destinations.get(&row.destination) else { continue };
             let form = Form::of_cells(dataset);
             let to = Recipient::Destination(&row.destination);
-            let at_hand = AtHand { stream: &plan.stream.name, dataset: Some(&row.dataset), to };
+            let at_hand = AtHand { stream: Some(&plan.stream.name), dataset: Some(&row.dataset), to };
             let shown = self.shown(at_hand, &destination.conditions, day);
             let used_for = Use::Cells(row.dataset.clone(), row.destination.clone());
             let of_countries =
@@ -77,7 +77,7 @@ impl PolicySet {
         }
         let mut held = |plan: &StreamPlan, holder: Holder<'_>, serves: &[String]| {
             let name = &plan.stream.name;
-            let shown = self.shown_and_counted(name, holder, id, day);
+            let shown = self.shown_and_counted(Some(name), holder, id, day);
             let used_for = Use::Records(name.clone(), holder.id.clone());
             let of_regimes = self.governing(plan, serves, day);
             grounds.extend(

@@ -7,6 +7,7 @@ use jiff::civil::Date;
 
 use super::{PolicySet, Profile, Regime, StreamPlan};
 use crate::domain::dataset::Dataset;
+use crate::domain::name::DatasetName;
 use crate::domain::privacy::{Privacy, Rho};
 use crate::domain::proof::Vouched;
 use crate::domain::rounding::Rounding;
@@ -213,12 +214,12 @@ impl PolicySet {
     /// What must be true of a dataset's cells on a day, at a gateway that serves these regimes. `None`: there is no such
     /// dataset, or no regime governs it, and nothing of it leaves.
     #[must_use]
-    pub fn limits(&self, dataset: &str, serves: &[String], day: Date) -> Option<Limits> {
+    pub fn limits(&self, dataset: &DatasetName, serves: &[String], day: Date) -> Option<Limits> {
         self.limits_asked(dataset, Asking { serves, day, standing: Standing::InForce })
     }
 
     /// The same as these policies stand.
-    pub(super) fn limits_asked(&self, dataset: &str, asking: Asking<'_>) -> Option<Limits> {
+    pub(super) fn limits_asked(&self, dataset: &DatasetName, asking: Asking<'_>) -> Option<Limits> {
         let (plan, dataset) = self.dataset(dataset)?;
         self.governing(plan, asking.serves, asking.day).next()?;
         let parties = self.parties(plan, dataset, asking);
@@ -342,6 +343,7 @@ impl PolicySet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::document::changed_first;
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, set};
 
@@ -362,7 +364,7 @@ p_percent        = 20
     fn limits(union_law: &str, br_law: &str, dataset: &str, serves: &[&str]) -> Option<Limits> {
         let named = |text: &str, before: &str, profile: &str| {
             let release = if profile.is_empty() { String::new() } else { format!("release = \"{profile}\"\n") };
-            text.replacen(before, &format!("{release}{before}"), 1)
+            changed_first(text, before, &format!("{release}{before}"))
         };
         let regime = "[[applies]]";
         let [regions, classes, union, br] = SET;
@@ -376,7 +378,7 @@ p_percent        = 20
         ];
         let set = set(&texts.each_ref().map(String::as_str));
         let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
-        set.limits("visits_by_home", &serves, Date::constant(2026, 1, 2))
+        set.limits(&"visits_by_home".parse().unwrap(), &serves, Date::constant(2026, 1, 2))
     }
 
     fn asked(value: usize, by: &str) -> Asked<usize> {
@@ -436,10 +438,10 @@ until = 2026-01-02
         let asked = |more: &str, day: Date| {
             let texts: Vec<&str> = SET.into_iter().chain([STREAM, more]).collect();
             let set = set(&texts);
-            let limits = set.limits("visits_by_home", &serves, day).unwrap();
-            let outlet = set.outlets("visits_by_home", &serves, day).remove(0);
+            let limits = set.limits(&"visits_by_home".parse().unwrap(), &serves, day).unwrap();
+            let outlet = set.outlets(&"visits_by_home".parse().unwrap(), &serves, day).remove(0);
             assert_eq!(outlet.parts.beyond_one, limits.producers.value == 2);
-            let before = set.outlets_before("visits_by_home", &serves, day).remove(0);
+            let before = set.outlets_before(&"visits_by_home".parse().unwrap(), &serves, day).remove(0);
             (limits.producers, before.parts.beyond_one)
         };
         let (on, after) = (Date::constant(2026, 1, 2), Date::constant(2026, 1, 3));
@@ -449,7 +451,7 @@ until = 2026-01-02
         assert_eq!((proved.value, was_asked_before), (2, false));
         assert_eq!(proved.by, "the default: nobody vouches for the producers of visits");
         for of in ["stream = \"visits\"", "dataset = \"visits_by_home\""] {
-            let trusted = TRUSTED.replacen("by ", &format!("for = {{ {of} }}\nby "), 1);
+            let trusted = changed_first(TRUSTED, "by ", &format!("for = {{ {of} }}\nby "));
             let more = format!("{WRITERS}{trusted}");
             let (vouched, _) = asked(&more, on);
             assert_eq!(vouched.value, 1);
@@ -457,12 +459,15 @@ until = 2026-01-02
             assert_eq!(asked(&more, after).0.value, 2, "what was shown has ended");
         }
         let said = |least: usize, dataset: &str| {
-            let named = STREAM.replacen("group_by", "release = \"mine\"\ngroup_by", 1);
+            let named = changed_first(STREAM, "group_by", "release = \"mine\"\ngroup_by");
             let profile = format!("{dataset}[release.mine]\nmin_producers = {least}\n");
             let texts: Vec<&str> = SET.into_iter().chain([named.as_str(), profile.as_str()]).collect();
             let set = set(&texts);
-            let before = set.outlets_before("visits_by_home", &serves, on).remove(0);
-            (set.limits("visits_by_home", &serves, on).unwrap().producers.value, before.parts.beyond_one)
+            let before = set.outlets_before(&"visits_by_home".parse().unwrap(), &serves, on).remove(0);
+            (
+                set.limits(&"visits_by_home".parse().unwrap(), &serves, on).unwrap().producers.value,
+                before.parts.beyond_one,
+            )
         };
         assert_eq!(said(2, "schema = \"bailiwick.policy/1\"\n"), (2, true));
         // The regime says nothing, so the default is asked for too.
@@ -476,15 +481,15 @@ until = 2026-01-02
         let limits = |asks: bool, regime: &str, serves: &[&str]| {
             let [regions, classes, union, br] = SET;
             let regime = format!("release = \"quiet\"\n{regime}");
-            let (union, br) = (union.replacen("[[applies]]", &regime, 1), br);
+            let (union, br) = (changed_first(union, "[[applies]]", &regime), br);
             let asks = if asks { "contributors = \"bucket\"\ngroup_by" } else { "group_by" };
-            let stream = STREAM.replacen("group_by", asks, 1);
+            let stream = changed_first(STREAM, "group_by", asks);
             let profile = "schema = \"bailiwick.policy/1\"\n[release.quiet]\ncontributors = \"never\"\n";
             let set = set(&[regions, classes, &union, br, &stream, profile]);
             let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
             let on = Date::constant(2026, 1, 2);
-            let told = set.limits("visits_by_home", &serves, on).unwrap().told;
-            for outlet in set.outlets("visits_by_home", &serves, on) {
+            let told = set.limits(&"visits_by_home".parse().unwrap(), &serves, on).unwrap().told;
+            for outlet in set.outlets(&"visits_by_home".parse().unwrap(), &serves, on) {
                 assert_eq!(outlet.tells_contributors, told.value);
             }
             (told.value, told.by)
@@ -502,7 +507,7 @@ until = 2026-01-02
         let limits = |own: usize, union: usize, br: usize, serves: &[&str]| {
             let [regions, classes, union_law, br_law] = SET;
             let named = |text: &str, before: &str, name: &str| {
-                text.replacen(before, &format!("release = \"{name}\"\n{before}"), 1)
+                changed_first(text, before, &format!("release = \"{name}\"\n{before}"))
             };
             let mut profiles = "schema = \"bailiwick.policy/1\"\n".to_owned();
             for (name, base) in [("own", own), ("union", union), ("br", br)] {
@@ -513,8 +518,8 @@ until = 2026-01-02
             let set = set(&[regions, classes, &union_law, &br_law, &named(STREAM, "group_by", "own"), &profiles]);
             let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
             let on = Date::constant(2026, 1, 2);
-            let rounding = set.limits("visits_by_home", &serves, on).unwrap().rounding;
-            for outlet in set.outlets("visits_by_home", &serves, on) {
+            let rounding = set.limits(&"visits_by_home".parse().unwrap(), &serves, on).unwrap().rounding;
+            for outlet in set.outlets(&"visits_by_home".parse().unwrap(), &serves, on) {
                 assert_eq!(outlet.rounding, rounding.as_ref().map_or(Rounding::NONE, |asked| asked.value));
             }
             rounding.map(|asked| (asked.value.base(), asked.by))

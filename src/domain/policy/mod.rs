@@ -259,13 +259,13 @@ impl PolicySet {
 
     /// Whether a count of the contributors of a stream is one of persons. A stream that is not declared has none.
     #[must_use]
-    pub fn tells_persons_apart(&self, stream: &str) -> bool {
-        self.streams.get(stream).is_none_or(|plan| plan.contributor_is_person)
+    pub fn tells_persons_apart(&self, stream: Option<&StreamName>) -> bool {
+        stream.and_then(|stream| self.streams.get(stream)).is_none_or(|plan| plan.contributor_is_person)
     }
 
     /// What holds on a day for the records of a stream at a gateway.
     #[must_use]
-    pub fn shown_of_records<'s>(&'s self, stream: &'s str, holder: Holder<'s>, day: Date) -> Shown<'s> {
+    pub fn shown_of_records<'s>(&'s self, stream: Option<&'s StreamName>, holder: Holder<'s>, day: Date) -> Shown<'s> {
         let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(holder.id) };
         self.shown(at_hand, holder.conditions, day)
     }
@@ -275,7 +275,7 @@ impl PolicySet {
     #[must_use]
     pub fn shown_and_counted<'s>(
         &'s self,
-        stream: &'s str,
+        stream: Option<&'s StreamName>,
         holder: Holder<'s>,
         keeps: &GatewayId,
         day: Date,

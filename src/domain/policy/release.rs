@@ -307,7 +307,7 @@ fn changes(
     let view = View::alone(closed.dataset);
     let all = Leaving::new(closed, &view, each(rows), policy);
     let said: Vec<Said> = all.lines.iter().map(|line| all.said(line)).collect();
-    let telling = tables.telling(destination, (closed.window, closed.part), &said);
+    let telling = tables.telling(destination, closed.window, closed.part, &said);
     if !telling.is_empty() {
         let change = Some(if telling.all { Change::All } else { Change::Set });
         let told: BTreeSet<u32> = telling.set.iter().map(|(number, _)| *number).collect();

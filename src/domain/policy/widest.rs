@@ -5,7 +5,7 @@ use arrow_schema::ArrowError;
 
 use crate::domain::aggregate::{ENOUGH, Value};
 use crate::domain::dataset::{Dataset, Function, KeyDomain};
-use crate::domain::name::DatasetName;
+use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::table::Change;
 
 use super::Digest;
@@ -20,7 +20,7 @@ const ID_LENGTH: usize = 32;
 #[derive(Debug)]
 pub struct Widest {
     id: String,
-    gateway: String,
+    gateway: GatewayId,
     dataset: DatasetName,
     cells: RecordBatch,
 }
@@ -30,7 +30,7 @@ impl Widest {
     ///
     /// # Errors
     /// When Arrow cannot assemble the columns, which no valid dataset causes.
-    pub fn of(dataset: &Dataset, gateway: &str) -> Result<Self, ArrowError> {
+    pub fn of(dataset: &Dataset, gateway: &GatewayId) -> Result<Self, ArrowError> {
         let id = "0".repeat(ID_LENGTH);
         let policy = Digest::from_bytes([0; 32]);
         let head = Head { id: &id, gateway, dataset, policy, start: LATEST, end: LATEST };
@@ -46,7 +46,7 @@ impl Widest {
             contributors: &[Value::Count(ENOUGH as u64)],
         };
         let cells = assemble(&head, beside, |_, domain| labels(domain), values)?;
-        Ok(Self { gateway: gateway.to_owned(), dataset: dataset.name.clone(), cells, id })
+        Ok(Self { gateway: gateway.clone(), dataset: dataset.name.clone(), cells, id })
     }
 
     /// The cell.
@@ -63,13 +63,13 @@ impl Widest {
 
     /// The gateway's id.
     #[must_use]
-    pub fn gateway(&self) -> &str {
+    pub fn gateway(&self) -> &GatewayId {
         &self.gateway
     }
 
     /// The dataset's name.
     #[must_use]
-    pub fn dataset(&self) -> &str {
+    pub fn dataset(&self) -> &DatasetName {
         &self.dataset
     }
 

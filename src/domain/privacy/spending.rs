@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Rho;
+use crate::domain::name::{DatasetName, StreamName};
 
 /// A day, counted since 1970, UTC.
 pub type Day = i32;
@@ -27,7 +28,7 @@ const DAYS: Day = 62;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WindowKey {
     /// The dataset.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// When the window began, in microseconds since the Unix epoch.
     pub start: i64,
     /// Which part of the window it is.
@@ -38,7 +39,7 @@ pub struct WindowKey {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Charge {
     /// The stream of the contributors.
-    pub stream: String,
+    pub stream: StreamName,
     /// The field that names them.
     pub contributor: String,
     /// Of which window.
@@ -86,7 +87,7 @@ pub enum Answer {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Spending {
     /// By stream, contributor and day.
-    charged: BTreeMap<(String, String, Day), BTreeMap<WindowKey, Rho>>,
+    charged: BTreeMap<(StreamName, String, Day), BTreeMap<WindowKey, Rho>>,
     /// Of the days through this one nothing is left: what was spent of them is not known.
     unknown_through: Option<Day>,
 }
@@ -114,8 +115,8 @@ impl Spending {
 
     /// What is spent of a stream's contributors on a day.
     #[must_use]
-    pub fn spent(&self, stream: &str, contributor: &str, day: Day) -> Rho {
-        let windows = self.charged.get(&(stream.to_owned(), contributor.to_owned(), day));
+    pub fn spent(&self, stream: &StreamName, contributor: &str, day: Day) -> Rho {
+        let windows = self.charged.get(&(stream.clone(), contributor.to_owned(), day));
         windows.into_iter().flat_map(BTreeMap::values).fold(Rho::default(), |sum, rho| sum.and(*rho))
     }
 
@@ -135,8 +136,8 @@ impl Spending {
     }
 
     /// The last day that something was spent of, of a stream's contributors.
-    fn last_of(&self, stream: &str, contributor: &str) -> Option<Day> {
-        let of = |day| (stream.to_owned(), contributor.to_owned(), day);
+    fn last_of(&self, stream: &StreamName, contributor: &str) -> Option<Day> {
+        let of = |day| (stream.clone(), contributor.to_owned(), day);
         self.charged.range(of(Day::MIN)..=of(Day::MAX)).next_back().map(|((.., day), _)| *day)
     }
 
@@ -177,8 +178,13 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn charge(dataset: &str, start: i64, rho: u64) -> Charge {
-        let window = WindowKey { dataset: dataset.into(), start, part: 0 };
-        Charge { stream: "visits".into(), contributor: "person".into(), window, rho: Rho::from_billionths(rho) }
+        let window = WindowKey { dataset: dataset.parse().unwrap(), start, part: 0 };
+        Charge {
+            stream: "visits".parse().unwrap(),
+            contributor: "person".into(),
+            window,
+            rho: Rho::from_billionths(rho),
+        }
     }
 
     const HOUR: i64 = MICROS / 24;
@@ -192,14 +198,14 @@ pub(crate) mod tests {
             spending.charge(charge.clone());
             assert_eq!(spending.ask(&charge, per_day), Answer::Before, "{hour}");
         }
-        assert_eq!(spending.spent("visits", "person", 0), Rho::from_billionths(9));
+        assert_eq!(spending.spent(&"visits".parse().unwrap(), "person", 0), Rho::from_billionths(9));
         assert_eq!(spending.ask(&charge("one", 3 * HOUR, 3), per_day), Answer::Spent);
         assert_eq!(spending.ask(&charge("one", 3 * HOUR, 1), per_day), Answer::Affordable);
         // A new name of the dataset is no new budget. Another day, stream and contributor is.
         assert_eq!(spending.ask(&charge("other", 3 * HOUR, 3), per_day), Answer::Spent);
         assert_eq!(spending.ask(&charge("one", 24 * HOUR, 3), per_day), Answer::Affordable);
         assert_eq!(spending.ask(&charge("one", -1, 3), per_day), Answer::Affordable);
-        let of_others = Charge { stream: "others".into(), ..charge("one", 3 * HOUR, 3) };
+        let of_others = Charge { stream: "others".parse().unwrap(), ..charge("one", 3 * HOUR, 3) };
         assert_eq!(spending.ask(&of_others, per_day), Answer::Affordable);
         // A part of a window costs as much as a window.
         let part = WindowKey { part: 7, ..charge("one", 0, 3).window };
@@ -225,7 +231,7 @@ pub(crate) mod tests {
         assert_eq!(spending.ask(&charge("one", 25 * HOUR, 1), per_day), Answer::Affordable);
         assert_eq!(spending.ask(&charge("one", 24 * HOUR, 1), per_day), Answer::Before);
         // Days go by: what is long ago is forgotten, and then spent. That is so of this stream, and of no other.
-        let of_others = |hours| Charge { stream: "others".into(), ..charge("one", hours * HOUR, 1) };
+        let of_others = |hours| Charge { stream: "others".parse().unwrap(), ..charge("one", hours * HOUR, 1) };
         spending.charge(of_others(25));
         spending.charge(charge("one", MICROS * i64::from(DAYS + 2), 1));
         assert_eq!(spending.unknown_through(), Some(0));

@@ -19,7 +19,7 @@ fn said(number: u32, of: u8) -> Said {
 
 /// Tells a window: what is told as `all`, which cells, and which are gone.
 fn tell(tables: &mut Tables, (window, part): (i64, u64), said: &[Said]) -> (bool, Vec<u32>, Vec<u32>) {
-    let telling = tables.telling(&hub(), (window, part), said);
+    let telling = tables.telling(&hub(), window, part, said);
     if !telling.is_empty() {
         tables.tell(&telling);
     }
@@ -38,11 +38,7 @@ fn what_has_changed_is_told_and_what_is_gone() {
     assert_eq!(tell(&mut tables, (6, 0), &[said(1, 8)]), (false, vec![1], vec![]), "what was gone is told again");
     tables.forget();
     assert_eq!(tell(&mut tables, (7, 0), &[said(1, 8)]), (true, vec![1], vec![]));
-    assert_eq!(
-        tables.telling(&"desk".parse().unwrap(), (8, 0), &[said(1, 8)]).set.len(),
-        1,
-        "another one knows nothing"
-    );
+    assert_eq!(tables.telling(&"desk".parse().unwrap(), 8, 0, &[said(1, 8)]).set.len(), 1, "another one knows nothing");
 }
 
 #[test]
@@ -97,7 +93,7 @@ fn another_way_of_counting_and_releases_that_told_nothing_make_a_table_unknown()
     assert_eq!(other.whole(), None);
     // A change of what is not known says nothing of the rest.
     let mut late = Tables::new(&samples::every_kind());
-    let change = tables.telling(&hub(), (2, 0), &[said(1, 8)]);
+    let change = tables.telling(&hub(), 2, 0, &[said(1, 8)]);
     late.heard(Some(&tables.tellings(vec![change])), [hub()].iter());
     assert_eq!(late.whole(), None);
 }
@@ -126,7 +122,7 @@ proptest! {
             let said: Vec<Said> = cells.iter().map(|(number, (of, wide))| {
                 Said { number: *number, values: values(*of), windows: if *wide { 2 } else { 1 } }
             }).collect();
-            let telling = tables.telling(&hub(), (window, u64::from(is_part)), &said);
+            let telling = tables.telling(&hub(), window, u64::from(is_part), &said);
             if telling.is_empty() {
                 prop_assert!(!is_part || cells.is_empty(), "a part is told whole");
             } else {

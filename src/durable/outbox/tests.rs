@@ -80,7 +80,7 @@ fn before_cells(entry: &[u8]) -> &[u8] {
 #[test]
 fn an_entry_is_read_as_it_is_written() {
     let releases = vec![released("desk"), released("hub")];
-    let (dataset, notes, decided, told) = ("golden".to_owned(), notes(), decided(), Some(told()));
+    let (dataset, notes, decided, told) = ("golden".parse().unwrap(), notes(), decided(), Some(told()));
     let decided_before = vec![(38, decided.clone()), (40, Vec::new())];
     let longer = Addition::sample();
     let closing = Closing { closed_at: 41, dataset, releases, notes, decided, told, decided_before, longer };
@@ -119,11 +119,12 @@ fn a_closing_is_quiet_if_all_its_cells_wait() {
         let (left, rolled_up) = (left.iter().copied().collect(), rolled_up.iter().copied().collect());
         Decided { window: 1, under: None, left, rolled_up }
     };
-    let is_quiet = |decided| Closing { decided, ..Closing::default() }.only_decides();
+    let new = || Closing::new("golden".parse().unwrap(), 0);
+    let is_quiet = |decided| Closing { decided, ..new() }.only_decides();
     assert!(is_quiet(vec![decided(&[], &[]), decided(&[], &[])]));
     assert!(!is_quiet(vec![decided(&[], &[]), decided(&[3], &[])]) && !is_quiet(vec![decided(&[], &[3])]));
     assert!(!is_quiet(Vec::new()), "it says nothing at all");
-    let says = Closing { decided: vec![decided(&[], &[])], notes: notes(), ..Closing::default() };
+    let says = Closing { decided: vec![decided(&[], &[])], notes: notes(), ..new() };
     assert!(!says.only_decides());
 }
 

@@ -7,11 +7,10 @@ use arrow_array::{RecordBatch, new_null_array};
 use arrow_schema::{ArrowError, Field};
 
 use super::super::entry::{BatchReader, Before, Catalog};
-use super::{Closed, Error, Present, Step};
+use super::{Brought, Closed, Error, Present, Step};
 use crate::domain::batch::Batch;
-use crate::domain::name::StreamName;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
-use crate::domain::producer::Number;
 use crate::domain::window::window_start;
 use crate::storage::Lsn;
 
@@ -41,12 +40,12 @@ impl Mapping {
         &mut self,
         lsn: Lsn,
         context: &Arc<[u8]>,
-        dataset: &str,
+        dataset: &DatasetName,
         before: Option<Before>,
     ) -> Vec<Closed> {
         self.turn_to(context);
         let sharing = self.catalog.iter().flat_map(|catalog| catalog.sharing(dataset));
-        let names: BTreeSet<&str> = sharing.chain([dataset]).collect();
+        let names: BTreeSet<&DatasetName> = sharing.chain([dataset]).collect();
         let datasets = self.present.iter().flat_map(|present| &present.datasets);
         let counted = datasets.filter(|declared| names.iter().any(|name| declared.is_counted_for(name)));
         let closed = counted.map(|declared| {
@@ -68,12 +67,12 @@ impl Mapping {
         }
     }
 
-    pub(super) fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&mut Mapped, Error> {
-        let cannot = |message: &str| Error::Stream { stream: stream.to_owned(), message: message.to_owned() };
+    pub(super) fn of(&mut self, context: &Arc<[u8]>, stream: &StreamName) -> Result<&mut Mapped, Error> {
+        let cannot = |message: &str| Error::Stream { stream: stream.clone(), message: message.to_owned() };
         self.turn_to(context);
         let catalog = self.catalog.as_ref().ok_or_else(|| cannot("the segment's schemas cannot be read"))?;
         if !self.streams.contains_key(stream) {
-            let present = self.present.iter().find(|present| present.stream.name == stream);
+            let present = self.present.iter().find(|present| present.stream.name == *stream);
             let present = present.ok_or_else(|| cannot("it is not declared"))?.clone();
             let recorded = catalog.schema(stream).ok_or_else(|| cannot("the segment has no schema of it"))?;
             let declared = present.stream.schema.fields().iter().map(AsRef::as_ref).chain(&present.outputs);
@@ -105,7 +104,7 @@ impl Mapped {
         lsn: Lsn,
         columns: &RecordBatch,
         policy: Digest,
-        senders: Vec<(String, Option<Number>, usize)>,
+        senders: Vec<Brought>,
     ) -> Result<Step, ArrowError> {
         let column = |field: &Field| {
             let column = columns.column_by_name(field.name());

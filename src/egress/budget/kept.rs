@@ -24,6 +24,7 @@
 use std::sync::Arc;
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::name::DatasetName;
 use crate::domain::policy::Reduction;
 use crate::domain::table::Fingerprint;
 use crate::storage::Lsn;
@@ -35,23 +36,23 @@ const MAGIC: [u8; 8] = *b"bwbudget";
 /// The version that this program writes.
 pub(super) const VERSION: u32 = 4;
 /// No position: nothing was shed.
-pub(super) const NONE: (Lsn, String) = (0, String::new());
+pub(super) const NONE: (Lsn, Option<DatasetName>) = (0, None);
 
-/// What is on disk. Names are texts: what is kept of a dataset whose name is none any more is still read.
+/// What is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) left: u64,
     pub(super) at: i64,
     pub(super) paid: Lsn,
-    pub(super) shed: (Lsn, String),
-    pub(super) file: Option<(Lsn, String, Fingerprint)>,
+    pub(super) shed: (Lsn, Option<DatasetName>),
+    pub(super) file: Option<(Lsn, Option<DatasetName>, Fingerprint)>,
     pub(super) forms: Forms,
     pub(super) told: Told,
 }
 
 /// In which form entries leave that were paid for. They leave in no other, however often they are sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Forms(Vec<(Lsn, String, Arc<Reduction>)>);
+pub struct Forms(Vec<(Lsn, Option<DatasetName>, Arc<Reduction>)>);
 
 /// What was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Forms {
     /// That of an entry, or of the file of a dataset that ends with it; `None`: it was not paid for, or leaves whole.
     #[must_use]
     pub fn of(&self, parcel: Parcel<'_>) -> Option<&Reduction> {
-        self.0.iter().find(|(at, dataset, _)| parcel.is(*at, dataset)).map(|(.., form)| form.as_ref())
+        self.0.iter().find(|(at, dataset, _)| parcel.is(*at, dataset.as_ref())).map(|(.., form)| form.as_ref())
     }
 
     /// How many there are.
@@ -86,9 +87,12 @@ impl Forms {
 
     /// With one more, and without those that are confirmed. A dataset has one file at a time.
     pub(super) fn with(&self, parcel: Parcel<'_>, form: Option<&Reduction>, confirmed: Lsn) -> Self {
-        let is_other = |at: Lsn, dataset: &str| parcel.of.map_or(at != parcel.lsn, |of| of != dataset);
+        let is_other = |at: Lsn, dataset: &Option<DatasetName>| match parcel.of {
+            Some(of) => dataset.as_ref() != Some(of),
+            None => at != parcel.lsn,
+        };
         let stay = self.0.iter().filter(|(at, dataset, _)| *at > confirmed && is_other(*at, dataset)).cloned();
-        Self(stay.chain(form.map(|form| (parcel.lsn, parcel.of_text().to_owned(), Arc::new(form.clone())))).collect())
+        Self(stay.chain(form.map(|form| (parcel.lsn, parcel.of.cloned(), Arc::new(form.clone())))).collect())
     }
 
     /// Those of positions that there are.
@@ -98,13 +102,26 @@ impl Forms {
     }
 }
 
+/// The name of a dataset as it is on disk: nothing stands for none.
+fn text(of: &Option<DatasetName>) -> &str {
+    of.as_deref().unwrap_or_default()
+}
+
+#[expect(clippy::option_option, reason = "the outer one: the bytes are none; the inner one: there is no dataset")]
+fn read_of(reader: &mut Reader<'_>) -> Option<Option<DatasetName>> {
+    match reader.text()? {
+        "" => Some(None),
+        name => DatasetName::new(name).ok().map(Some),
+    }
+}
+
 impl Kept {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.raw(&MAGIC).u32(VERSION).u64(self.left).i64(self.at).u64(self.paid).u64(self.shed.0);
-        writer.text(&self.shed.1).u8(self.file.is_some().into());
+        writer.text(text(&self.shed.1)).u8(self.file.is_some().into());
         if let Some((lsn, of, file)) = &self.file {
-            writer.u64(*lsn).text(of).raw(file.bytes());
+            writer.u64(*lsn).text(text(of)).raw(file.bytes());
         }
         // A form is long, and most entries have the same.
         let mut forms: Vec<&Reduction> = Vec::new();
@@ -115,7 +132,7 @@ impl Kept {
             if place == forms.len() {
                 forms.push(form);
             }
-            entries.u64(*lsn).text(of).u32(u32::try_from(place).unwrap_or(u32::MAX));
+            entries.u64(*lsn).text(text(of)).u32(u32::try_from(place).unwrap_or(u32::MAX));
         }
         writer.count(forms.len());
         forms.iter().for_each(|form| form.encode(&mut writer));
@@ -135,12 +152,12 @@ impl Kept {
 
     fn fields(version: u32, mut reader: Reader<'_>) -> Option<Self> {
         let (left, at, paid, shed) = (reader.u64()?, reader.i64()?, reader.u64()?, reader.u64()?);
-        let (mut of, mut file, mut forms) = (String::new(), None, Vec::new());
+        let (mut of, mut file, mut forms) = (None, None, Vec::new());
         if version > 1 {
-            of = reader.text()?.to_owned();
+            of = read_of(&mut reader)?;
             file = match reader.u8()? {
                 0 => None,
-                1 => Some((reader.u64()?, reader.text()?.to_owned(), Fingerprint::from_bytes(reader.array()?))),
+                1 => Some((reader.u64()?, read_of(&mut reader)?, Fingerprint::from_bytes(reader.array()?))),
                 _ => return None,
             };
         }
@@ -149,7 +166,7 @@ impl Kept {
             let distinct = distinct.map(|_| Reduction::decode(&mut reader).map(Arc::new));
             let distinct: Vec<Arc<Reduction>> = distinct.collect::<Option<_>>()?;
             for _ in 0..reader.count(8 + 8 + 4)? {
-                let (lsn, of, place) = (reader.u64()?, reader.text()?.to_owned(), reader.u32()?);
+                let (lsn, of, place) = (reader.u64()?, read_of(&mut reader)?, reader.u32()?);
                 forms.push((lsn, of, Arc::clone(distinct.get(usize::try_from(place).ok()?)?)));
             }
         }

@@ -12,7 +12,7 @@ use crate::storage::RealFileSystem;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn settings(sheds_after: Option<Duration>) -> Settings {
-    let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), vec!["alarms".to_owned()]);
+    let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), vec![named("alarms")]);
     Settings { bytes: 1_000, per: SECOND * 100, widened, smaller, sheds_after, first }
 }
 
@@ -58,7 +58,7 @@ fn form() -> Reduction {
     let adding = |digits| Adding { weight: None, digits };
     let metrics = [("n".to_owned(), adding(None)), ("sum".to_owned(), adding(Some(3)))];
     let mean = ("mean".to_owned(), Adding { weight: Some("n".to_owned()), digits: None });
-    let datasets = [("payments".to_owned(), metrics.into_iter().chain([mean]).collect())].into();
+    let datasets = [(named("payments"), metrics.into_iter().chain([mean]).collect())].into();
     let roll_up = RollUp { keys: vec!["city".to_owned()], datasets };
     Reduction(vec![Step::RollUp(roll_up), Step::Top(Top { rows: 20, by: By::Metric("n".to_owned()) })])
 }
@@ -249,12 +249,12 @@ fn the_less_important_gives_way() {
 
 #[test]
 fn every_version_is_read_and_damage_begins_empty() {
-    let (shed, forms) = ((40, String::new()), Forms::default());
+    let (shed, forms) = ((40, None), Forms::default());
     let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed, file: None, forms, told: Told::default() };
     let golden = include_bytes!("../../../tests/golden/budget-1");
     assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
-    let file = Some((39, "by_country".to_owned(), Fingerprint::from_bytes([9; 16])));
-    let kept = Kept { shed: (40, "sizes".to_owned()), file, ..kept };
+    let file = Some((39, Some(named("by_country")), Fingerprint::from_bytes([9; 16])));
+    let kept = Kept { shed: (40, Some(named("sizes"))), file, ..kept };
     let golden = include_bytes!("../../../tests/golden/budget-2");
     assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
     let by_country = named("by_country");
@@ -283,6 +283,10 @@ fn every_version_is_read_and_damage_begins_empty() {
     for end in 0..golden.len() {
         assert_eq!(Kept::decode(&golden[..end]), Decoded::Unreadable, "cut at {end}");
     }
+    let mut no_name = golden.to_vec();
+    let of_file = golden.windows(10).position(|bytes| bytes == b"by_country").unwrap();
+    no_name[of_file] = b'/';
+    assert_eq!(Kept::decode(&no_name), Decoded::Unreadable);
     let mut newer = golden.to_vec();
     newer[8] = 5;
     assert_eq!(Kept::decode(&newer), Decoded::Newer(5));
@@ -401,7 +405,7 @@ fn so_many_entries_of_a_long_form_are_kept() {
     let directory = TempDir::new().unwrap();
     let adding = Adding { weight: Some("records".to_owned()), digits: Some(4) };
     let metrics: BTreeMap<_, _> = (0..6).map(|number| (format!("metric_{number}"), adding.clone())).collect();
-    let datasets = (0..20).map(|number| (format!("dataset_{number}"), metrics.clone())).collect();
+    let datasets = (0..20).map(|number| (named(&format!("dataset_{number}")), metrics.clone())).collect();
     let long = Reduction(vec![Step::RollUp(RollUp { keys: vec!["city".to_owned()], datasets })]);
     let mut budget = open(&directory, settings(None), 1_000, at(0));
     for lsn in 0..SMALLER_MAX as Lsn {

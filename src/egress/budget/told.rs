@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{LastTold, Released};
 use crate::storage::Lsn;
 
@@ -17,7 +18,7 @@ pub(super) const BYTES_MAX: usize = 8 << 10;
 
 /// By dataset.
 #[derive(Clone, Default)]
-pub(super) struct Told(BTreeMap<String, Last>);
+pub(super) struct Told(BTreeMap<DatasetName, Last>);
 
 /// A release that a destination was told.
 #[derive(Clone)]
@@ -43,7 +44,7 @@ pub struct Leaving<'l> {
 
 impl Told {
     /// What was told last of a dataset before a position.
-    pub(super) fn before(&self, dataset: &str, lsn: Lsn) -> Option<LastTold<'_>> {
+    pub(super) fn before(&self, dataset: &DatasetName, lsn: Lsn) -> Option<LastTold<'_>> {
         let last = self.0.get(dataset).filter(|last| last.at < lsn)?;
         Some(LastTold { id: &last.left_as, whole: last.whole.as_ref()? })
     }
@@ -54,7 +55,7 @@ impl Told {
     pub(super) fn after(&self, lsn: Lsn, leaving: Leaving<'_>, is_sent_again: bool) -> Self {
         let mut told = self.clone();
         for (whole, left) in leaving.whole.iter().zip(leaving.left) {
-            let dataset = whole.dataset().as_str();
+            let dataset = whole.dataset();
             let before = self.0.get(dataset).map(|last| last.at);
             if before.is_some_and(|at| lsn < at) || is_sent_again && before != Some(lsn) {
                 continue;
@@ -68,7 +69,7 @@ impl Told {
             };
             if is_told {
                 let (id, left_as) = (whole.id().to_owned(), left.id().to_owned());
-                told.0.insert(dataset.to_owned(), Last { at: lsn, id, left_as, whole: Some(whole.clone()) });
+                told.0.insert(dataset.clone(), Last { at: lsn, id, left_as, whole: Some(whole.clone()) });
             } else if before != Some(lsn) {
                 told.0.remove(dataset);
             }
@@ -77,7 +78,7 @@ impl Told {
     }
 
     /// Without what was told of datasets. `None`: nothing was.
-    pub(super) fn without<'d>(&self, datasets: impl Iterator<Item = &'d str>) -> Option<Self> {
+    pub(super) fn without<'d>(&self, datasets: impl Iterator<Item = &'d DatasetName>) -> Option<Self> {
         let mut told = self.clone();
         for dataset in datasets {
             told.0.remove(dataset);
@@ -86,8 +87,8 @@ impl Told {
     }
 
     /// The datasets.
-    pub(super) fn datasets(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    pub(super) fn datasets(&self) -> impl Iterator<Item = &DatasetName> {
+        self.0.keys()
     }
 
     /// What the outbox has through a position.
@@ -105,7 +106,7 @@ impl Told {
     }
 
     pub(super) fn encode(&self, writer: &mut Writer) {
-        let mut newest: Vec<(&String, &Last)> = self.0.iter().collect();
+        let mut newest: Vec<(&DatasetName, &Last)> = self.0.iter().collect();
         newest.sort_by_key(|(_, last)| std::cmp::Reverse(last.at));
         let mut room = BYTES_MAX;
         newest.retain(|(dataset, Last { id, left_as, .. })| {
@@ -123,7 +124,7 @@ impl Told {
     pub(super) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let each = 0..reader.count(4 * size_of::<u64>())?;
         let each = each.map(|_| {
-            let (dataset, at) = (reader.text()?.to_owned(), reader.u64()?);
+            let (dataset, at) = (DatasetName::read(reader)?, reader.u64()?);
             let (id, left_as) = (reader.text()?.to_owned(), reader.text()?.to_owned());
             Some((dataset, Last { at, id, left_as, whole: None }))
         });
@@ -131,15 +132,17 @@ impl Told {
     }
 }
 
-/// What is on disk of a dataset.
-fn kept<'k>((dataset, last): (&'k String, &'k Last)) -> (&'k str, (Lsn, &'k str, &'k str)) {
-    (dataset, (last.at, &last.id, &last.left_as))
+impl Last {
+    /// What is on disk of it: all but the release.
+    fn kept(&self) -> (Lsn, &str, &str) {
+        (self.at, &self.id, &self.left_as)
+    }
 }
 
 /// What is on disk of it is the same.
 impl PartialEq for Told {
     fn eq(&self, other: &Self) -> bool {
-        self.0.iter().map(kept).eq(other.0.iter().map(kept))
+        self.0.keys().eq(other.0.keys()) && self.0.values().map(Last::kept).eq(other.0.values().map(Last::kept))
     }
 }
 
@@ -147,7 +150,7 @@ impl Eq for Told {}
 
 impl fmt::Debug for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.iter().map(kept)).finish()
+        f.debug_map().entries(self.0.iter().map(|(dataset, last)| (dataset, last.kept()))).finish()
     }
 }
 

@@ -30,7 +30,7 @@ impl Place {
         let (part, of) = aside.part;
         let file = path.display();
         tracing::error!(
-            destination = destination.as_str(), release, part, of, dataset, from, until, bytes, limit, %whose, %file,
+            destination = destination.as_str(), release, part, of, %dataset, from, until, bytes, limit, %whose, %file,
             "a cell is larger than a message may be and is set aside; the others go on. Raise the limit, and send what \
              the file holds yourself"
         );

@@ -114,7 +114,7 @@ impl Metered {
     /// # Errors
     /// When the file system refuses.
     pub(super) fn forget(&mut self, releases: &[Released], at: Moment) -> Result<(), storage::Error> {
-        self.budget.forget(releases.iter().map(|released| released.dataset().as_str()), at)
+        self.budget.forget(releases.iter().map(Released::dataset), at)
     }
 
     /// Any release may be given up.
@@ -253,7 +253,7 @@ mod tests {
             widened: BTreeMap::new(),
             smaller: Vec::new(),
             sheds_after: Some(SECOND * 10),
-            first: vec!["alarms".to_owned()],
+            first: vec!["alarms".parse().unwrap()],
         };
         let at = Moment { now: Duration::ZERO, wall: 0 };
         let budget =

@@ -50,7 +50,7 @@ impl Rationed {
     /// # Errors
     /// When the file system refuses.
     pub(super) fn forget(&mut self, made: &Made, at: Moment) -> Result<(), storage::Error> {
-        self.budget.forget(std::iter::once(made.dataset.as_str()), at)
+        self.budget.forget(std::iter::once(&made.dataset), at)
     }
 
     /// In which forms files leave that were paid for.

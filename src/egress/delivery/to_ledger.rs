@@ -75,14 +75,14 @@ fn said(closing: &Closing, outbox: Lsn) -> Vec<What> {
     let (dataset, at, outbox) = (&closing.dataset, outbox, Some(outbox));
     let notes = closing.notes.iter().map(|note| match note {
         Note::Withheld { window_start, at_least } => What::Withheld {
-            dataset: dataset.clone(),
+            dataset: dataset.to_string(),
             window_start: rfc3339(*window_start),
             at_least: *at_least,
             outbox,
         },
         Note::Override { id, destination, window_start } => What::Override {
             id: id.clone(),
-            dataset: dataset.clone(),
+            dataset: dataset.to_string(),
             destination: destination.to_string(),
             window_start: rfc3339(*window_start),
             outbox,
@@ -97,7 +97,7 @@ fn said(closing: &Closing, outbox: Lsn) -> Vec<What> {
             outbox: at,
         },
         Note::Privacy { window_start, outcome, rho } => What::Privacy {
-            dataset: dataset.clone(),
+            dataset: dataset.to_string(),
             window_start: rfc3339(*window_start),
             outcome: match outcome {
                 privacy::Paid::Noised => Paid::Noised,

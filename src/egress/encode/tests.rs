@@ -13,6 +13,7 @@ use prost::Message;
 
 use super::*;
 use crate::domain::dataset::{CHANGE, CONTRIBUTORS};
+use crate::domain::name::DatasetName;
 use crate::domain::policy::receiver::{self, Receiver, Table};
 use crate::domain::policy::{
     By, Changes, DEGRADED, Digest, LastTold, RELEASE_COLUMNS, Reduction, ReleasedParts, SINCE, Step, Top,
@@ -335,7 +336,7 @@ fn what_has_changed_says_since_what_in_every_format() {
     let before: Table = [row("a", 7), row("b", 5), row("c", 1), row("d", 2)].into();
     let now: Table = [row("a", 7), row("b", 6), row("d", 2)].into();
     let whole = [("aa", &before), ("bb", &now)].map(|(id, table)| receiver::released("cells", id, table));
-    let told = |_: &str| Some(LastTold { id: whole[0].id(), whole: &whole[0] });
+    let told = |_: &DatasetName| Some(LastTold { id: whole[0].id(), whole: &whole[0] });
     let form = Reduction::on_change(Changes::since(told, &whole[1..]));
     let changed = form.applied(&whole[1..]).unwrap().remove(0);
     let of_lines = |released: &Released| parts(released, Format::JsonLines, 1).unwrap().concat();

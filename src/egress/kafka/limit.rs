@@ -6,6 +6,7 @@
 
 use rdkafka::message::{Header, OwnedHeaders};
 
+use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{Digest, Reduced, Released, Widest};
 use crate::egress::encode::{self, Format};
 
@@ -166,7 +167,7 @@ fn cut(released: &Released, format: Format, limit: Limit) -> Result<Cut, Error> 
 fn too_large(released: &Released, bytes: usize, limit: Limit) -> TooLarge {
     TooLarge {
         release: released.id().to_owned(),
-        dataset: released.dataset().to_string(),
+        dataset: released.dataset().clone(),
         window: (encode::rfc3339(released.window_start()), encode::rfc3339(released.window_end())),
         bytes,
         limit: limit.bytes,
@@ -193,8 +194,8 @@ pub(super) fn widest(widest: &Widest, format: Format) -> Result<usize, encode::E
 /// What is said of a release beside its cells.
 struct Named<'n> {
     id: &'n str,
-    gateway: &'n str,
-    dataset: &'n str,
+    gateway: &'n GatewayId,
+    dataset: &'n DatasetName,
     window_end: i64,
     policy: Digest,
     /// The steps that made it smaller.
@@ -222,7 +223,7 @@ fn attributes(named: &Named<'_>, format: Format, part: Option<(usize, usize)>) -
         ("ce_id", part.map_or_else(|| id.to_owned(), |(part, of)| format!("{id}-{part}/{of}"))),
         ("ce_source", format!("/bailiwick/{}", named.gateway)),
         ("ce_type", "dev.bailiwick.release".to_owned()),
-        ("ce_subject", named.dataset.to_owned()),
+        ("ce_subject", named.dataset.to_string()),
         ("ce_time", encode::rfc3339(named.window_end)),
         ("ce_bailiwickpolicy", named.policy.to_string()),
         ("ce_dataschema", content.schema.to_owned()),
@@ -450,7 +451,7 @@ mod tests {
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
             ..plain()
         };
-        let wide = Widest::of(&dataset, "eu-1").unwrap();
+        let wide = Widest::of(&dataset, &"eu-1".parse().unwrap()).unwrap();
         for (_, format) in Format::NAMES.into_iter().filter(|(_, format)| format.is_for_messages()) {
             let bytes = widest(&wide, format).unwrap();
             // Whatever comes of the dataset has fewer columns than that here, and fits.

@@ -9,7 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
-use crate::domain::name::{DestinationName, GatewayId};
+use crate::domain::name::{DatasetName, DestinationName, GatewayId};
 use crate::domain::policy::Released;
 use crate::egress::encode::{self, Format};
 use crate::storage::Lsn;
@@ -218,7 +218,7 @@ pub struct TooLarge {
     /// The release's id.
     pub release: String,
     /// Its dataset.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// Its window's start and end, as times.
     pub window: (String, String),
     /// What the largest cell takes as a message.

@@ -100,8 +100,8 @@ impl Collector {
     }
 
     fn put_again(&mut self, dataset: &DatasetName, longer: Addition) -> bool {
-        let closed_at = self.collecting.released.get(dataset.as_str()).map_or(0, |last| last.closed_at);
-        let closing = Closing { closed_at, dataset: dataset.to_string(), longer, ..Closing::default() };
+        let closed_at = self.collecting.released.get(dataset).map_or(0, |last| last.closed_at);
+        let closing = Closing { longer, ..Closing::new(dataset.clone(), closed_at) };
         let Ok(entry) = closing.encode() else { return false };
         let Ok(room) = self.collecting.outbox.reserve_control(entry.len() as u64) else { return false };
         self.append(entry, room)
@@ -109,12 +109,12 @@ impl Collector {
 }
 
 /// What was added up, for a checkpoint.
-pub(super) fn saved(longer: &BTreeMap<DatasetName, Longer>) -> Vec<(String, Vec<u8>)> {
+pub(super) fn saved(longer: &BTreeMap<DatasetName, Longer>) -> Vec<(DatasetName, Vec<u8>)> {
     let adds_up = longer.iter().filter(|(_, longer)| !longer.is_empty());
     let saved = adds_up.map(|(dataset, longer)| {
         let mut writer = Writer::default();
         longer.all().encode(&mut writer);
-        (dataset.to_string(), writer.finish())
+        (dataset.clone(), writer.finish())
     });
     saved.collect()
 }

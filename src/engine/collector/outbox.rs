@@ -77,7 +77,7 @@ impl Collector {
         let mut needed: Vec<_> = needed.map(|(dataset, last)| (dataset.clone(), *last)).collect();
         // The first ones are most in the way.
         needed.sort_by_key(|(_, last)| last.at);
-        let first = |released: &BTreeMap<String, LastClosing>| {
+        let first = |released: &BTreeMap<DatasetName, LastClosing>| {
             released.values().filter(|last| is_needed(last)).map(|last| last.at).min().unwrap_or(Lsn::MAX)
         };
         let held = end.saturating_add(1).saturating_sub(first(&self.collecting.released));
@@ -85,9 +85,7 @@ impl Collector {
         let whole = needed.len() + self.collecting.longer.len();
         if confirmed >= end && held > whole as u64 {
             for (dataset, LastClosing { closed_at, .. }) in needed {
-                let Ok(entry) = Closing { closed_at, dataset: dataset.clone(), ..Closing::default() }.encode() else {
-                    break;
-                };
+                let Ok(entry) = Closing::new(dataset.clone(), closed_at).encode() else { break };
                 let Ok(room) = self.collecting.outbox.reserve_control(entry.len() as u64) else { break };
                 if !self.append(entry, room) {
                     break;

@@ -104,7 +104,7 @@ impl Collector {
         if let Some(tables) = self.collecting.tables.get_mut(dataset) {
             tables.forget();
         }
-        self.wholes.at.remove(&**dataset);
+        self.wholes.at.remove(dataset);
     }
 
     /// Puts into the outbox what destinations were told, as a whole, where it is not there yet or is about to be let go.
@@ -112,10 +112,10 @@ impl Collector {
     pub(super) fn keep_told(&mut self) {
         let needless = (self.collecting.confirmed)().min(self.outbox_at_checkpoint);
         let tables = self.collecting.tables.iter().filter(|(dataset, _)| self.wholes.is_due(dataset, needless));
-        let due = tables.filter_map(|(dataset, tables)| Some((String::from(dataset), tables.whole()?)));
+        let due = tables.filter_map(|(dataset, tables)| Some((dataset.clone(), tables.whole()?)));
         for (dataset, told) in due.collect::<Vec<_>>() {
             let closed_at = self.collecting.released.get(&dataset).map_or(0, |last| last.closed_at);
-            let closing = Closing { closed_at, dataset: dataset.clone(), told: Some(told), ..Closing::default() };
+            let closing = Closing { told: Some(told), ..Closing::new(dataset.clone(), closed_at) };
             let Ok(entry) = closing.encode() else { continue };
             let bytes = entry.len() as u64;
             match self.collecting.outbox.reserve(bytes) {
@@ -143,7 +143,7 @@ impl Collector {
 #[derive(Debug, Default)]
 pub(super) struct Wholes {
     /// The last one of each dataset, unless it may be let go.
-    at: BTreeMap<String, Whole>,
+    at: BTreeMap<DatasetName, Whole>,
     /// The bytes of all closings since the start.
     closed: u64,
 }
@@ -159,13 +159,13 @@ struct Whole {
 
 impl Wholes {
     /// Whether a dataset's is to be put into the outbox, of which nobody else needs what is there through a position.
-    fn is_due(&self, dataset: &str, needless: Lsn) -> bool {
+    fn is_due(&self, dataset: &DatasetName, needless: Lsn) -> bool {
         let is_in_the_way = |whole: &Whole| whole.at <= needless && self.closed - whole.after >= whole.bytes;
         self.at.get(dataset).is_none_or(is_in_the_way)
     }
 
     /// A dataset's is there now, and takes so many bytes.
-    fn put(&mut self, dataset: String, at: Lsn, bytes: u64) {
+    fn put(&mut self, dataset: DatasetName, at: Lsn, bytes: u64) {
         self.at.insert(dataset, Whole { at, bytes, after: self.closed });
     }
 
@@ -190,24 +190,32 @@ impl Wholes {
 mod tests {
     use super::*;
 
+    fn a() -> DatasetName {
+        "a".parse().unwrap()
+    }
+
+    fn b() -> DatasetName {
+        "b".parse().unwrap()
+    }
+
     #[test]
     fn what_was_told_is_put_into_the_outbox_when_it_would_be_let_go_and_stays_until_then() {
         let mut wholes = Wholes::default();
         wholes.closed(4_000);
-        assert!(wholes.is_due("a", 0), "the outbox has none");
+        assert!(wholes.is_due(&a(), 0), "the outbox has none");
         assert_eq!(wholes.spare(4), 4);
-        wholes.put("a".to_owned(), 5, 100);
-        wholes.put("b".to_owned(), 6, 100);
-        assert!(!wholes.is_due("a", 6), "nothing was closed after it");
+        wholes.put(a(), 5, 100);
+        wholes.put(b(), 6, 100);
+        assert!(!wholes.is_due(&a(), 6), "nothing was closed after it");
         wholes.closed(100);
-        assert!(!wholes.is_due("a", 4), "a destination is away");
-        assert!(wholes.is_due("a", 5) && !wholes.is_due("b", 5));
+        assert!(!wholes.is_due(&a(), 4), "a destination is away");
+        assert!(wholes.is_due(&a(), 5) && !wholes.is_due(&b(), 5));
         assert_eq!((wholes.spare(3), wholes.spare(5), wholes.spare(9)), (3, 4, 4));
-        wholes.put("a".to_owned(), 10, 100);
+        wholes.put(a(), 10, 100);
         assert_eq!(wholes.spare(9), 5);
         wholes.give_up(9);
         assert_eq!((wholes.spare(9), wholes.spare(12)), (9, 9));
-        assert!(wholes.is_due("b", 0) && !wholes.is_due("a", 9));
+        assert!(wholes.is_due(&b(), 0) && !wholes.is_due(&a(), 9));
     }
 
     #[test]
@@ -221,12 +229,12 @@ mod tests {
                 (last, closed) = (last + 1, closed + 90);
                 wholes.closed(90);
             }
-            if wholes.is_due("a", needless) {
+            if wholes.is_due(&a(), needless) {
                 (last, written) = (last + 1, written + 5_000);
-                wholes.put("a".to_owned(), last, 5_000);
+                wholes.put(a(), last, 5_000);
             }
         }
         assert!(written <= 5_000 + closed && written > closed / 2, "{written} bytes beside {closed}");
-        assert!(!wholes.is_due("a", last), "little was closed since");
+        assert!(!wholes.is_due(&a(), last), "little was closed since");
     }
 }

@@ -7,7 +7,7 @@ use super::longer::saved;
 use super::{Collector, Reported, Window, Withheld};
 use crate::domain::aggregate::Cells;
 use crate::domain::binary::Writer;
-use crate::domain::deferral::{Decided, Deferral, Dropped, Joined};
+use crate::domain::deferral::{Decided, Deferral, Dropped, Gone, Joined};
 use crate::domain::name::DatasetName;
 use crate::domain::table::Tables;
 use crate::domain::window::first_window;
@@ -63,7 +63,7 @@ impl Collector {
         let cells = closed.cells;
         let (left, rolled_up) = match outcome {
             Some(outcome) => {
-                let gone = (&outcome.left, &outcome.rolled_up);
+                let gone = Gone { left: &outcome.left, rolled_up: &outcome.rolled_up };
                 let waits = deferral.settle(window.window, &Joined { cells, own }, gone);
                 if waits > 0 {
                     self.count(window.dataset, |counts| &counts.cells_deferred, waits);
@@ -134,7 +134,7 @@ impl Collector {
         }
         // It was counted and told then.
         drop(self.pass(&dataset, &mut deferral, before, last));
-        if self.collecting.begun_anew.get(dataset.as_str()) == Some(&lsn) && !self.collecting.rules.is_dry_run {
+        if self.collecting.begun_anew.get(&dataset) == Some(&lsn) && !self.collecting.rules.is_dry_run {
             deferral.forget();
             tracing::warn!(%dataset, "the outbox was full and has begun anew, and a crash came before a checkpoint: cells of the \
              dataset that waited then are dropped, and nobody counted them");
@@ -155,7 +155,7 @@ impl Collector {
         for (dataset, deferral) in &mut self.collecting.deferred {
             let mut writer = Writer::default();
             deferral.encode(&mut writer);
-            gathering.checkpoint.deferred.push((dataset.to_string(), writer.finish()));
+            gathering.checkpoint.deferred.push((dataset.clone(), writer.finish()));
         }
     }
 }

@@ -267,15 +267,15 @@ fn live(disks: &Disks, beginning: Beginning) -> Life {
     let noising = Noising::with_noise(Some(book(&disks.privacy, beginning)), Box::new(noise));
     let outbox = open_outbox(&disks.outbox);
     let held = outbox::held(&outbox, 0, Default::default()).unwrap();
-    let done = held.closed.get(&*dataset.name).map_or(0, |last| last.closed_at);
+    let done = held.closed.get(&dataset.name).map_or(0, |last| last.closed_at);
     let mut copies = vec![disks.copy()];
     let mut position = outbox.durable();
     for closed_at in done + 1..=3 {
         let released = release_hours(&noising, &dataset, [closed_at as i64]).remove(0);
         copies.push(disks.copy());
         let releases = if let Noised::Released(outcome) = released { outcome.released } else { Vec::new() };
-        let dataset = (&dataset.name).into();
-        let entry = Closing { closed_at, dataset, releases, ..Closing::default() }.encode().unwrap();
+        let closing = Closing { releases, ..Closing::new(dataset.name.clone(), closed_at) };
+        let entry = closing.encode().unwrap();
         let room = outbox.reserve(entry.len() as u64).unwrap();
         position += 1;
         outbox.submit(position, entry, room, None);

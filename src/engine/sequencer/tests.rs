@@ -21,6 +21,14 @@ impl Caller for Nobody {
 const NOW: Duration = Duration::from_secs(1);
 const AT: Moment = Moment { now: NOW, wall: 0 };
 
+fn s() -> StreamName {
+    "s".parse().unwrap()
+}
+
+fn d() -> DatasetName {
+    "d".parse().unwrap()
+}
+
 /// A sequencer of one stream with an empty journal, and its directory.
 fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfile::TempDir) {
     sequencer_with(&[], active, remembered)
@@ -58,6 +66,13 @@ fn first(epoch: u64) -> Option<Number> {
     Some(Number { epoch, sequence: 1 })
 }
 
+/// The same with something to be counted: it leaves no number out.
+fn counted(producer: &str, number: Option<Number>) -> Boxed {
+    let mut request = request(producer, "192.0.2.1", number);
+    request.content = Content::Refused(Refused { reason: Reason::Malformed, field: None });
+    request
+}
+
 /// Places requests under the numbers under which they were found to come next.
 fn place(sequencer: &Sequencer, requests: &[Boxed], numbers: &[Option<Number>]) -> Result<(), Unplaced> {
     place_at(sequencer, requests, numbers, NOW)
@@ -72,17 +87,18 @@ fn place_at(
     let outcome = Outcome::nothing();
     let placing = requests.iter().zip(numbers).map(|(request, number)| Placing {
         origin: &request.origin,
+        sent: request.number,
         number: *number,
-        skips: true,
+        skips: matches!(request.content, Content::Nothing),
         outcome: &outcome,
         newest: None,
     });
     let placing: Vec<Placing<'_>> = placing.collect();
     let room = sequencer.journal.reserve(8).unwrap();
-    let (stream, entry) = ("s", vec![0; 8]);
+    let (stream, entry) = (s(), vec![0; 8]);
     let refused = Tally::default();
     let batch = Batch {
-        stream,
+        stream: Some(&stream),
         requests: &placing,
         refused: &refused,
         event_times: None,
@@ -112,7 +128,7 @@ fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
             from("192.0.2.2", "d"),
             from("192.0.2.1", "a"),
         ];
-        let (located, _) = sequencer.locate("s", &requests, AT);
+        let (located, _) = sequencer.locate(Some(&s()), &requests, AT);
         assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, false, true, false, false]);
         assert_eq!(located[0], Located::Next(first(1)));
         // Whoever does not look is told when the batch is placed, and nothing of it is.
@@ -123,7 +139,7 @@ fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
             place(&sequencer, &[from("192.0.2.1", "a"), from("192.0.2.1", "b")], &numbers[..2]).err().map(drop),
             None
         );
-        let (located, _) = sequencer.locate("s", &[from("192.0.2.1", "c"), from("192.0.2.1", "b")], AT);
+        let (located, _) = sequencer.locate(Some(&s()), &[from("192.0.2.1", "c"), from("192.0.2.1", "b")], AT);
         assert!(too_many(&located[0]) && !too_many(&located[1]), "{located:?}");
     }
 }
@@ -143,10 +159,10 @@ fn newcomers_of_an_identity_above_its_limit_are_found_too() {
         let office = Some("spiffe://corp/office");
         let requests =
             [of(office, "a"), of(office, "b"), of(office, "c"), of(None, "d"), of(Some("spiffe://corp/till"), "e")];
-        let (located, _) = sequencer.locate("s", &requests, AT);
+        let (located, _) = sequencer.locate(Some(&s()), &requests, AT);
         assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, false, true, false, false]);
         assert_eq!(place(&sequencer, &requests[..2], &[first(1); 2]).err().map(drop), None);
-        let (located, _) = sequencer.locate("s", &[of(office, "c"), of(office, "b")], AT);
+        let (located, _) = sequencer.locate(Some(&s()), &[of(office, "c"), of(office, "b")], AT);
         assert!(too_many(&located[0]) && !too_many(&located[1]), "{located:?}");
     }
 }
@@ -158,29 +174,54 @@ fn a_newcomer_that_one_limit_keeps_out_takes_no_place_of_the_other() {
     let (sequencer, _directory) = sequencer(active, remembered);
     let requests =
         [("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.2")].map(|(name, from)| request(name, from, first(1)));
-    let (located, _) = sequencer.locate("s", &requests, AT);
+    let (located, _) = sequencer.locate(Some(&s()), &requests, AT);
     assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, true, false]);
 }
 
-/// A request without an epoch goes on in its producer's series. When a greater one begins between the look and the place,
-/// it is told to look again: its number is not spent.
+/// A request without an epoch goes on in its producer's series. When a greater one begins between the look and the place, it
+/// goes along with it, and is not told that it is fenced.
 #[test]
-fn a_request_whose_number_became_another_one_is_not_placed() {
+fn a_request_without_an_epoch_goes_along_with_one_that_begins_before_its_place() {
     let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
-    let goes_on = [request("a", "192.0.2.1", first(0))];
-    for epoch in 1..=3 {
-        let (located, _) = sequencer.locate("s", &goes_on, AT);
-        let [Located::Next(number)] = located.as_slice() else { panic!("{located:?}") };
-        assert_eq!(
-            place(&sequencer, &[request("a", "192.0.2.1", first(epoch))], &[Some(Number { epoch, sequence: 0 })])
-                .err()
-                .map(drop),
-            None
-        );
-        let Err(Unplaced::Requests(not)) = place(&sequencer, &goes_on, &[*number]) else { panic!("epoch {epoch}") };
-        assert_eq!(not.len(), 1);
-        assert!(Reason::Overloaded.keeps_number());
+    let begin = |epoch| {
+        let number = Some(Number { epoch, sequence: 0 });
+        place(&sequencer, &[request("a", "192.0.2.1", number)], &[number]).unwrap();
+    };
+    let refused = |requests: &[Boxed], numbers: &[Option<Number>]| match place(&sequencer, requests, numbers) {
+        Err(Unplaced::Requests(not)) => not,
+        other => panic!("{other:?}"),
+    };
+    for (epoch, goes_on) in (1..).zip([counted("a", first(0)), request("a", "192.0.2.1", first(0))]) {
+        let goes_on = [goes_on];
+        let (located, _) = sequencer.locate(Some(&s()), &goes_on, AT);
+        let [Located::Next(before)] = *located.as_slice() else { panic!("{located:?}") };
+        begin(epoch);
+        // It is found out again under which number it comes next, and then it is placed.
+        assert_eq!(refused(&goes_on, &[before]), [(0, Located::Next(first(epoch)))]);
+        place(&sequencer, &goes_on, &[first(epoch)]).unwrap();
     }
+    // In the series that has begun, its number leaves others out.
+    let second = [counted("a", Some(Number { epoch: 0, sequence: 2 }))];
+    let (located, _) = sequencer.locate(Some(&s()), &second, AT);
+    let [Located::Next(before)] = *located.as_slice() else { panic!("{located:?}") };
+    begin(3);
+    let gap = Located::Not(OutOfOrder::Gap { expected: 1 }.into());
+    assert_eq!(refused(&second, &[before]), [(0, gap)]);
+    // One that names its epoch is fenced.
+    let fenced = [counted("a", Some(Number { epoch: 2, sequence: 2 }))];
+    assert_eq!(refused(&fenced, &[before]), [(0, Located::Not(OutOfOrder::Fenced { epoch: 3 }.into()))]);
+}
+
+/// What a repeat is told is looked up with its number. A greater epoch that begins before the answer would forget it.
+#[test]
+fn what_a_repeat_came_to_is_known_when_its_number_is_looked_up() {
+    let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
+    let requests = [counted("a", first(1))];
+    place(&sequencer, &requests, &[first(1)]).unwrap();
+    let (located, _) = sequencer.locate(Some(&s()), &[counted("a", first(1)), counted("a", first(0))], AT);
+    let mark = Mark { epoch: 1, sequence: 1, lsn: 1 };
+    let taken = Located::Taken(Taken { outcome: Some(Outcome::nothing()), mark });
+    assert_eq!(located, [taken.clone(), taken]);
 }
 
 #[test]
@@ -216,9 +257,9 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
     const MINUTE: i64 = 60_000_000;
     let dataset = Arc::new(Dataset { contributor: "f2".into(), metrics: Vec::new(), ..plain() });
     let (sequencer, _directory) = sequencer_with(&[dataset], ActiveMax::default(), RememberedMax::default());
-    let told = |closed, open| vec![("d".to_owned(), closed, open)];
+    let told = |closed, open| vec![HowFar { dataset: d(), closed, open }];
     assert_eq!(sequencer.windows(), told(None, 0));
-    assert!(sequencer.lock().gateway.open_windows("s", MINUTE, 3 * MINUTE));
+    assert!(sequencer.lock().gateway.open_windows(&s(), MINUTE, 3 * MINUTE));
     sequencer.tick(NOW);
     thread::scope(|scope| {
         let held = sequencer.lock();
@@ -229,7 +270,7 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
         drop(held);
         assert_eq!(looked, Ok(told(None, 3)));
     });
-    sequencer.lock().gateway.restore_closed("d", 2 * MINUTE, 2 * MINUTE);
+    sequencer.lock().gateway.restore_closed(&d(), 2 * MINUTE, 2 * MINUTE);
     sequencer.tick(NOW);
     assert_eq!(sequencer.windows(), told(Some(2 * MINUTE), 2));
 }
@@ -237,13 +278,33 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
 #[test]
 fn what_comes_after_a_repeat_in_one_batch_waits_with_it() {
     let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
-    let from = |producer, epoch, sequence| {
-        let mut request = request(producer, "192.0.2.1", Some(Number { epoch, sequence }));
-        request.content = Content::Refused(Refused { reason: Reason::Malformed, field: None });
-        request
-    };
+    let from = |producer, epoch, sequence| counted(producer, Some(Number { epoch, sequence }));
     let requests = [from("a", 1, 1), from("a", 1, 1), from("a", 2, 1), from("b", 2, 1), from("a", 2, 2)];
-    let (located, _) = sequencer.locate("s", &requests, AT);
-    let next = |epoch| Located::Next(Some(Number { epoch, sequence: 1 }));
+    let (located, _) = sequencer.locate(Some(&s()), &requests, AT);
+    let next = |epoch| Located::Next(first(epoch));
     assert_eq!(located, [next(1), Located::Twice, Located::Twice, next(2), Located::Twice]);
+}
+
+/// The epoch may not come to have a place: then what comes after it goes on without it.
+#[test]
+fn what_could_be_taken_without_the_epoch_that_begins_before_it_in_one_batch_waits() {
+    let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
+    let number = |epoch, sequence| Some(Number { epoch, sequence });
+    for sequence in 1..=4 {
+        place(&sequencer, &[counted("a", number(1, sequence))], &[number(1, sequence)]).unwrap();
+    }
+    let later = [
+        counted("a", number(0, 5)),
+        counted("a", number(1, 5)),
+        request("a", "192.0.2.1", number(0, 9)),
+        request("a", "192.0.2.1", number(1, 9)),
+    ];
+    let waits = [true, true, false, true];
+    for (later, waits) in later.into_iter().zip(waits) {
+        let (located, _) = sequencer.locate(Some(&s()), &[counted("a", first(2)), later], AT);
+        assert_eq!(located[0], Located::Next(first(2)));
+        // One that may leave numbers out goes along with the epoch.
+        let expected = if waits { Located::Twice } else { Located::Next(number(2, 9)) };
+        assert_eq!(located[1], expected);
+    }
 }

@@ -16,6 +16,10 @@ use crate::domain::window::tests::{by_definition, steps_and_lengths};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+fn d() -> DatasetName {
+    "d".parse().unwrap()
+}
+
 fn dataset() -> Arc<Dataset> {
     Arc::new(Dataset { contributor: "f2".into(), window: MINUTE, ..plain() })
 }
@@ -51,15 +55,15 @@ fn a_window_that_closes_while_it_is_saved_takes_its_part_of_the_checkpoint_along
     let key = ContributorKey([7; 16]);
     let mut windows = Windows::new(&[present], &BTreeMap::new(), key, &open, reports, Clock::start());
     let of_each = (0..4).map(|window| (window, cells(&dataset, 10 + window)));
-    windows.restore(BTreeMap::from([("d".parse().unwrap(), of_each.collect())]));
+    windows.restore(BTreeMap::from([(d(), of_each.collect())]));
 
     windows.obey(Order::Checkpoint { lsn: 5 });
     // More is folded into a window that stays, into one that closes, and into one that was not there.
-    let open = windows.open.get_mut("d").unwrap();
+    let open = windows.open.get_mut(&d()).unwrap();
     for window in [1, 3, 4] {
         count(open.cells(&dataset, window, Digest::from_bytes([1; 32])), &dataset, 100);
     }
-    windows.obey(Order::Close { lsn: 6, dataset: "d".parse().unwrap(), before: Some(2 * micros(MINUTE)) });
+    windows.obey(Order::Close { lsn: 6, dataset: d(), before: Some(2 * micros(MINUTE)) });
     let Ok(Report::Closed { windows: mut closed, saving: Some(5), .. }) = received.try_recv() else {
         panic!("windows closed while the checkpoint at 5 is under way");
     };
@@ -159,7 +163,7 @@ impl Life {
     fn begin(dataset: &Arc<Dataset>, closed_before: Option<i64>) -> Self {
         let (stream, name) = (two_fields(), dataset.name.clone());
         let mut gateway = Gateway::new([(&stream, std::slice::from_ref(dataset))].into_iter());
-        closed_before.iter().for_each(|before| gateway.restore_closed("d", *before, i64::MIN));
+        closed_before.iter().for_each(|before| gateway.restore_closed(&d(), *before, i64::MIN));
         let present = Present { stream, outputs: Vec::new(), datasets: vec![Arc::clone(dataset)] };
         let (to, reports) = crossbeam_channel::unbounded();
         let open = Arc::new(OpenBytes::new(usize::MAX));
@@ -179,7 +183,7 @@ impl Life {
                 let most = most_added(&self.dataset, batch.rows(), open_windows::windows(&self.dataset, &batch), false);
                 assert!(self.open.held() <= held + most, "more than was reserved");
             }
-            Journaled::Closed(lsn, before) => self.windows.close(*lsn, "d".parse().unwrap(), Some(*before)),
+            Journaled::Closed(lsn, before) => self.windows.close(*lsn, d(), Some(*before)),
         }
     }
 
@@ -193,8 +197,8 @@ impl Life {
         let newest = records.iter().map(|(time, _)| *time).max();
         let heard = Heard { producer: "p", address: None, identity: None, event_time: newest };
         let mut effects = Vec::new();
-        self.gateway.hear("s", heard, Duration::ZERO);
-        self.gateway.advance("s", Duration::ZERO, &mut effects);
+        self.gateway.hear(&"s".parse().unwrap(), heard, Duration::ZERO);
+        self.gateway.advance(&"s".parse().unwrap(), Duration::ZERO, &mut effects);
         journal.extend(effects.iter().map(|Effect::Close { before, .. }| Journaled::Closed(lsn(), *before)));
         journal.iter().for_each(|journaled| self.obey(journaled));
         journal
@@ -242,7 +246,7 @@ proptest! {
         let (step, length) = (step * 1_000_000, length * 1_000_000);
         for (at, records) in batches.iter().enumerate() {
             if at == checkpoint {
-                kept = Some((journal.len(), life.saved(), life.gateway.closed_before("d")));
+                kept = Some((journal.len(), life.saved(), life.gateway.closed_before(&d())));
             }
             if at == crash && let Some((since, saved, closed_before)) = &kept {
                 let before = life.saved();
@@ -257,7 +261,7 @@ proptest! {
                 prop_assert_eq!(life.saved(), before);
                 for journaled in &journal {
                     if let Journaled::Closed(_, before) = journaled {
-                        life.gateway.restore_closed("d", *before, watermark.unwrap());
+                        life.gateway.restore_closed(&d(), *before, watermark.unwrap());
                     }
                 }
             }

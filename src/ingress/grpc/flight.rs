@@ -67,7 +67,7 @@ impl FlightService for Service {
             None => return Err(Status::invalid_argument("the call holds no schema")),
         };
         let path = descriptor.map(|descriptor| descriptor.path).unwrap_or_default();
-        let (stream, named, epoch) = introduction(path).map_err(|rejection| rejection.status())?;
+        let Introduction { stream, named, epoch } = introduction(path).map_err(|rejection| rejection.status())?;
         let identity = speaker.identity().map(Identity::text);
         let mut asked = Asked { speaker, stream, named, allowed: Allowed::default() };
         let named = asked.named(&self.intake).map_err(|rejection| rejection.status())?;
@@ -140,19 +140,27 @@ impl FlightService for Service {
     }
 }
 
-fn introduction(path: Vec<String>) -> Result<(String, String, Option<u64>), Rejection> {
+/// What a descriptor's path says.
+struct Introduction {
+    stream: String,
+    /// The producer; empty: the policy gives the name.
+    named: String,
+    epoch: Option<u64>,
+}
+
+fn introduction(path: Vec<String>) -> Result<Introduction, Rejection> {
     let invalid = |message| Rejection::new(Reason::ProducerMissing, message);
     let mut path = path.into_iter();
-    let (Some(stream), producer, epoch, None) = (path.next(), path.next(), path.next(), path.next()) else {
+    let (Some(stream), named, epoch, None) = (path.next(), path.next(), path.next(), path.next()) else {
         return Err(invalid("the descriptor's path must be the stream, the producer and perhaps an epoch"));
     };
-    let producer = producer.unwrap_or_default();
+    let named = named.unwrap_or_default();
     let epoch = epoch.map(|epoch| epoch.parse::<u64>().ok().filter(|epoch| *epoch > 0));
     match epoch {
         Some(None) => {
             Err(invalid("the third part of the descriptor's path, the epoch, must be a whole number above 0"))
         }
-        epoch => Ok((stream, producer, epoch.flatten())),
+        epoch => Ok(Introduction { stream, named, epoch: epoch.flatten() }),
     }
 }
 

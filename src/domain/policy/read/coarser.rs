@@ -70,12 +70,12 @@ pub(super) fn check(declared: &Declared<'_>, dataset: &Dataset, plan: &StreamPla
 #[cfg(test)]
 mod tests {
     use super::super::shared::tests::{ALIKE, with};
+    use crate::domain::document::changed_first;
 
     /// A dataset that has no keys.
     fn coarser(finer: &str) -> String {
         let keys = "group_by = [{ field = \"home\", domain = [\"DE\", \"FR\"] }]\n";
-        assert!(ALIKE.contains(keys));
-        format!("coarser_than = \"{finer}\"\n{}", ALIKE.replacen(keys, "", 1))
+        format!("coarser_than = \"{finer}\"\n{}", changed_first(ALIKE, keys, ""))
     }
 
     const PRIVACY: &str =
@@ -95,7 +95,7 @@ mod tests {
     fn one_with_windows_of_several_is_counted_with_the_finer_one_whatever_its_keys_are() {
         let all_keys = format!("coarser_than = \"visits_by_home\"\n{ALIKE}");
         for second in [coarser("visits_by_home"), all_keys] {
-            let (set, problems) = with(&second.replacen("PT5M", "PT1H", 1));
+            let (set, problems) = with(&changed_first(&second, "PT5M", "PT1H"));
             assert!(problems.is_empty(), "{:?}", problems.first().map(|problem| &problem.message));
             let [counted] = set.streams["visits"].counted.as_slice() else { panic!("counted once") };
             let longer: Vec<bool> = counted.views().into_iter().map(|view| view.is_longer(counted)).collect();
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn one_that_cannot_add_up_is_refused() {
         let same_keys = format!("coarser_than = \"visits_by_home\"\n{ALIKE}");
-        let other = |from: &str, to: &str| coarser("visits_by_home").replacen(from, to, 1);
+        let other = |from: &str, to: &str| changed_first(&coarser("visits_by_home"), from, to);
         for (second, said) in [
             (coarser("visits_by_hom"), "stream `visits` has no finer dataset `visits_by_hom`"),
             (coarser("more"), "stream `visits` has no finer dataset `more`"),
@@ -120,7 +120,7 @@ mod tests {
                 "dataset `more` cannot add up the rows of `visits_by_home`: not the same `window.size`",
             ),
             (
-                other("PT30S", "PT1M").replacen("PT5M", "PT10M", 1),
+                changed_first(&other("PT30S", "PT1M"), "PT5M", "PT10M"),
                 "dataset `more` cannot add up the rows of `visits_by_home`: not the same `window.grace`",
             ),
             (

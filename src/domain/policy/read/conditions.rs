@@ -270,7 +270,7 @@ pub(super) fn check(declared: &Declared, problems: &Problems) {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::document::{Problems, changed};
+    use crate::domain::document::{Problems, changed, changed_first};
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
 
@@ -278,7 +278,7 @@ mod tests {
     fn said(policy: &str) -> Vec<(String, String)> {
         let [regions, classes, union, br] = SET;
         let needing = "basis = \"inside\"\nneeds = [\"data.clean\", \"approval.office\", \"controller.sound\"]";
-        let union = union.replacen("basis = \"inside\"", needing, 1);
+        let union = changed_first(union, "basis = \"inside\"", needing);
         let policy = format!("schema = \"bailiwick.policy/1\"\n{policy}");
         let files = [regions, classes, &union, br, STREAM, &policy].map(|text| source("set.toml", text));
         let problems = Problems::default();
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn policies_that_were_in_force_show_conditions_of_the_whole_deployment() {
         let [regions, classes, union, br] = SET;
-        let union = union.replacen("basis = \"inside\"", "basis = \"inside\"\nneeds = [\"data.clean\"]", 1);
+        let union = changed_first(union, "basis = \"inside\"", "basis = \"inside\"\nneeds = [\"data.clean\"]");
         let policy =
             "schema = \"bailiwick.policy/1\"\n[conditions]\n\"data.clean\" = { ref = \"C-1\", until = 2027-01-31 }";
         let files = [regions, classes, &union, br, STREAM, policy].map(|text| source("set.toml", text));

@@ -279,7 +279,7 @@ fn counter_of<'r>(
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::document::Problems;
+    use crate::domain::document::{Problems, changed_first};
     use crate::domain::policy::fixture::tests::{SET, source};
 
     /// What the sample's first law has besides: a limit, and two parts. Whatever is under the first part is under the law.
@@ -342,11 +342,11 @@ classes = ["machine"]
         assert_eq!(errors(LIMITED, &[(law, "a", 60), (health, "a", 70), (law, "b", 30)]).len(), 1);
         assert_eq!(errors(LIMITED, &[(law, "a", 60), (machines, "a", 40)]).len(), 1);
         // A limit of its own.
-        let own = LIMITED.replacen(
+        let own = changed_first(
+            LIMITED,
             "classes = [\"health\"]\n",
             "classes = [\"health\"]\n[parts.counters.\"data.few\"]\nper = \"all\"\nperiod = \"ever\"\nzone = \"+00:00\"\n\
              below = 10\n",
-            1,
         );
         assert_eq!(errors(&own, &[(law, "a", 60), (health, "b", 9), (law, "b", 30)]), none);
         assert_eq!(errors(&own, &[(health, "b", 9), (health, "a", 1)]), sum("union-law-health", 10));

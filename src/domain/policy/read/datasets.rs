@@ -516,6 +516,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::document::changed_first;
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
     use crate::domain::policy::read;
@@ -526,10 +527,10 @@ mod tests {
         let fields = "[streams.visits.fields]\n";
         let with_field = format!("{fields}level  = {{ type = \"{field}, class = \"health\" }}\n");
         let metric = format!("{{ name = \"m\", fn = \"{function}\", field = \"level\" }}");
-        let stream = STREAM.replacen(fields, &with_field, 1).replacen(
+        let stream = changed_first(
+            &changed_first(STREAM, fields, &with_field),
             "fn = \"count\" }",
             &format!("fn = \"count\" }}, {metric}"),
-            1,
         );
         let texts = SET.iter().copied().chain([stream.as_str()]);
         let files: Vec<Arc<_>> = texts.map(|text| source("set.toml", text)).collect();

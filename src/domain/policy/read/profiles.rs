@@ -231,6 +231,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::document::changed_first;
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
     use crate::domain::policy::read;
@@ -238,7 +239,7 @@ mod tests {
     /// What is wrong with the sample when it has this profile, and its dataset names a profile.
     fn wrong(profile: &str, named: &str) -> Vec<String> {
         let problems = Problems::default();
-        let stream = STREAM.replacen("group_by", &format!("release = \"{named}\"\ngroup_by"), 1);
+        let stream = changed_first(STREAM, "group_by", &format!("release = \"{named}\"\ngroup_by"));
         let profile = format!("schema = \"bailiwick.policy/1\"\n[release.strict]\n{profile}");
         let texts = SET.iter().copied().chain([stream.as_str(), profile.as_str()]);
         let files: Vec<Arc<_>> = texts.map(|text| source("set.toml", text)).collect();

@@ -403,7 +403,7 @@ fn resolve_scope(scope: &DeclaredScope, declared: &Declared, problems: &Problems
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::document::{Problems, changed};
+    use crate::domain::document::{Problems, changed, changed_first};
     use crate::domain::policy::Regime;
     use crate::domain::policy::fixture::tests::{SET, set, source};
 
@@ -521,7 +521,7 @@ needs = ["dest.promised"]
             ("zone   = \"+00:00\"", "zone   = \"UTC\"", "`UTC` does not say how far the zone is ahead of UTC"),
             ("data.few", "data.fews", "no transfer of this regime needs `data.fews`"),
         ] {
-            assert_eq!(errors(&with(&PART.replacen(from, to, 1)))[..1], [error]);
+            assert_eq!(errors(&with(&changed_first(PART, from, to)))[..1], [error]);
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn check<'p>(set: &PolicySet, place_of: impl Fn(&str) -> Option<&'p P
 mod tests {
     use std::sync::Arc;
 
-    use crate::domain::document::Problems;
+    use crate::domain::document::{Problems, changed_first};
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
     use crate::domain::policy::read;
@@ -70,8 +70,9 @@ mod tests {
     fn wrong(of_dataset: &str, of_union: &str, of_br: &str) -> Vec<(String, String)> {
         let problems = Problems::default();
         let [regions, classes, union, br] = SET;
-        let named =
-            |text: &str, before: &str, name: &str| text.replacen(before, &format!("release = \"{name}\"\n{before}"), 1);
+        let named = |text: &str, before: &str, name: &str| {
+            changed_first(text, before, &format!("release = \"{name}\"\n{before}"))
+        };
         let profiles = format!(
             "schema = \"bailiwick.policy/1\"\n[release.own]\n{of_dataset}\n[release.union]\n{of_union}\n[release.br]\n{of_br}"
         );

@@ -102,7 +102,7 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::document::{Problem, Source, changed};
+    use crate::domain::document::{Problem, Source, changed, changed_first};
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
     use crate::domain::policy::{PolicySet, read};
@@ -138,11 +138,11 @@ metrics  = [
         let names: Vec<&str> = plan.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         assert_eq!((names, counted.name.as_str(), counted.metrics.len()), (vec!["more", "visits_by_home"], "more", 2));
         let (serves, day) = (["union-law".to_owned()], jiff::civil::Date::constant(2026, 1, 2));
-        for dataset in ["more", "visits_by_home"] {
+        for dataset in plan.datasets.iter().map(|dataset| &dataset.name) {
             let limits = set.limits(dataset, &serves, day).unwrap();
             assert_eq!((limits.contributors.value, limits.contributors.by.as_str()), (30, "dataset more"));
             let outlets = set.outlets(dataset, &serves, day);
-            let told: Vec<_> = outlets.iter().map(|outlet| (&*outlet.dataset, outlet.min_contributors)).collect();
+            let told: Vec<_> = outlets.iter().map(|outlet| (&outlet.dataset, outlet.min_contributors)).collect();
             assert_eq!(told, [(dataset, 30)]);
         }
     }
@@ -155,7 +155,7 @@ metrics  = [
             ("PT30S", "PT1M", "window.grace", "a late one"),
             ("min_con", "max_defer = 2\nmin_con", "max_defer", "in two windows together"),
         ] {
-            let (set, problems) = with(&ALIKE.replacen(from, to, 1));
+            let (set, problems) = with(&changed_first(ALIKE, from, to));
             let [problem] = problems.as_slice() else { panic!("{what}: {} problems", problems.len()) };
             assert!(problem.message.ends_with(&format!("not the same `{what}`")), "{}", problem.message);
             let help = problem.help.clone().unwrap();
@@ -184,7 +184,7 @@ rho_per_window = 0.01
 rho_per_day = 0.1
 "#;
         let count = "  { name = \"with_papers\", fn = \"fraction\", field = \"papers\", equals = \"FR\" },\n";
-        let alone = ALIKE.replacen(count, "", 1).replacen("PT5M", "PT1H", 1);
+        let alone = changed_first(&changed_first(ALIKE, count, ""), "PT5M", "PT1H");
         let (set, problems) = with(&format!("release = \"private\"\n{alone}{private}"));
         assert!(problems.is_empty(), "{:?}", problems.first().map(|problem| &problem.message));
         let plan = &set.streams["visits"];
@@ -193,8 +193,8 @@ rho_per_day = 0.1
         let names: Vec<&str> = plan.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         assert_eq!(names, ["more", "visits_by_home"]);
         let (serves, day) = (["union-law".to_owned()], jiff::civil::Date::constant(2026, 1, 2));
-        let limits = |dataset| {
-            let limits = set.limits(dataset, &serves, day).unwrap();
+        let limits = |dataset: &str| {
+            let limits = set.limits(&dataset.parse().unwrap(), &serves, day).unwrap();
             (limits.contributors.value, limits.records.map(|records| records.value), limits.privacy.is_some())
         };
         assert_eq!(limits("more"), (40, Some(1), true));
@@ -205,7 +205,8 @@ rho_per_day = 0.1
         let most = format!("[datasets.most]\nstream = \"visits\"\nrelease = \"private\"\n{alone}{larger}");
         let (set, problems) = with(&format!("release = \"private\"\n{alone}{private}{most}"));
         assert!(problems.is_empty(), "{:?}", problems.first().map(|problem| &problem.message));
-        let per_day = |dataset| set.limits(dataset, &serves, day).unwrap().privacy.unwrap().per_day;
+        let per_day =
+            |dataset: &str| set.limits(&dataset.parse().unwrap(), &serves, day).unwrap().privacy.unwrap().per_day;
         assert_eq!((per_day("most"), per_day("more")), (Rho::of(0.1).unwrap(), Rho::of(0.1).unwrap()));
     }
 

@@ -54,7 +54,7 @@ pub(super) fn check_profile(named: &Spot<String>, profile: &Profile, problems: &
 mod tests {
     use std::sync::Arc;
 
-    use crate::domain::document::Problems;
+    use crate::domain::document::{Problems, changed_first};
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
     use crate::domain::policy::read;
@@ -62,8 +62,8 @@ mod tests {
     /// What is wrong with the sample when its dataset says this too, beside these tables.
     fn wrong(dataset: &str, metric: &str, tables: &str) -> Vec<String> {
         let problems = Problems::default();
-        let stream = STREAM.replacen("group_by", &format!("{dataset}\ngroup_by"), 1);
-        let stream = stream.replacen("name = \"visits\"", &format!("name = \"{metric}\""), 1);
+        let stream = changed_first(STREAM, "group_by", &format!("{dataset}\ngroup_by"));
+        let stream = changed_first(&stream, "name = \"visits\"", &format!("name = \"{metric}\""));
         let tables = format!("schema = \"bailiwick.policy/1\"\n{tables}");
         let texts = SET.iter().copied().chain([stream.as_str(), tables.as_str()]);
         let files: Vec<Arc<_>> = texts.map(|text| source("set.toml", text)).collect();

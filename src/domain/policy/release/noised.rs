@@ -118,7 +118,7 @@ impl<'d> Loud<'d> {
         let start = window_start(closed.window, dataset.window);
         let end = start.saturating_add(micros(dataset.length()));
         let positions: Vec<Vec<usize>> = cells.iter().map(|&cell| positions_of(dataset, cell)).collect();
-        let id = self.id(closed, (start, end), policy, cells);
+        let id = self.id(closed, start, end, policy, cells);
         let head = Head { id: &id, gateway, dataset, policy, start, end };
         let labels = |index: usize, domain: &KeyDomain| {
             let positions = positions.iter().filter_map(|positions| positions.get(index));
@@ -143,7 +143,7 @@ impl<'d> Loud<'d> {
     }
 
     /// As the id of any other release.
-    fn id(&self, closed: &ClosedWindow<'_>, (start, end): (i64, i64), policy: Digest, cells: &[usize]) -> String {
+    fn id(&self, closed: &ClosedWindow<'_>, start: i64, end: i64, policy: Digest, cells: &[usize]) -> String {
         let dataset = closed.dataset;
         let mut writer = Writer::default();
         writer.u8(RELEASE_ID_VERSION).text(closed.gateway).text(&dataset.name);

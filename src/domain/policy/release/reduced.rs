@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::RELEASE_COLUMNS;
 use crate::domain::binary::{Reader, Writer, hex};
 use crate::domain::dataset::{CHANGE, WINDOWS};
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{PolicySet, Reduced, Released};
 
 mod added;
@@ -72,13 +73,13 @@ pub enum By {
     /// In all datasets the one of this name.
     Metric(String),
     /// One for each dataset. Releases of others stay whole.
-    Each(BTreeMap<String, String>),
+    Each(BTreeMap<DatasetName, String>),
 }
 
 impl By {
     /// The metric of a dataset.
     #[must_use]
-    pub fn of(&self, dataset: &str) -> Option<&str> {
+    pub fn of(&self, dataset: &DatasetName) -> Option<&str> {
         match self {
             Self::Metric(metric) => Some(metric),
             Self::Each(metrics) => metrics.get(dataset).map(String::as_str),
@@ -98,7 +99,7 @@ impl Step {
     }
 
     /// The cells that stay of a release of a dataset; `None` if the step changes nothing.
-    fn apply(&self, dataset: &str, cells: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
+    fn apply(&self, dataset: &DatasetName, cells: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
         match self {
             Self::OnChange(_) => Ok(None),
             Self::RollUp(roll_up) => roll_up.apply(dataset, cells),
@@ -107,7 +108,7 @@ impl Step {
     }
 
     /// What of it matters to a release of a dataset, as a part of an id.
-    fn hash(&self, dataset: &str, writer: &mut Writer) {
+    fn hash(&self, dataset: &DatasetName, writer: &mut Writer) {
         writer.text(self.name());
         match self {
             Self::OnChange(_) => {}
@@ -152,7 +153,7 @@ impl Step {
             1 => {
                 let each = 0..reader.count(2)?;
                 By::Each(
-                    each.map(|_| Some((reader.text()?.to_owned(), reader.text()?.to_owned())))
+                    each.map(|_| Some((DatasetName::read(reader)?, reader.text()?.to_owned())))
                         .collect::<Option<_>>()?,
                 )
             }
@@ -165,7 +166,7 @@ impl Step {
 impl Top {
     /// The rows with the largest values stay, in their order. Of equal ones the first stay; those without a value are the
     /// smallest.
-    fn apply(&self, dataset: &str, cells: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
+    fn apply(&self, dataset: &DatasetName, cells: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
         let most = self.rows as usize;
         let metric = self.by.of(dataset).filter(|name| !RELEASE_COLUMNS.contains(name) && *name != WINDOWS);
         let column = metric.and_then(|name| cells.column_by_name(name));

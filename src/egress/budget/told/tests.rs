@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::Told;
 use crate::clock::Moment;
-use crate::domain::name::DestinationName;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::policy::receiver::{Receiver, Table, released};
 use crate::domain::policy::{By, Changes, Reduction, Released, Step, Top};
 use crate::egress::budget::{Budget, Forms, Leaving, Parcel, Payment, Settings, Whole};
@@ -17,6 +17,10 @@ const AT: Moment = Moment { now: Duration::ZERO, wall: 0 };
 
 fn desk() -> DestinationName {
     "desk".parse().unwrap()
+}
+
+fn cells() -> DatasetName {
+    "cells".parse().unwrap()
 }
 
 fn entry(lsn: Lsn) -> Parcel<'static> {
@@ -183,7 +187,7 @@ impl World {
     /// Something of an entry does not arrive. What was paid for after it may be told since that.
     fn forget(&mut self, lsn: Lsn) {
         let whole = self.entry(lsn);
-        self.budget.forget(whole.iter().map(|released| released.dataset().as_str()), AT).unwrap();
+        self.budget.forget(whole.iter().map(Released::dataset), AT).unwrap();
         let paid = (lsn..=self.last()).filter(|lsn| self.budget.is_paid(entry(*lsn))).max();
         self.broken_through = self.broken_through.max(paid.unwrap_or(0));
     }
@@ -418,7 +422,7 @@ fn what_leaves_whole_when_it_is_sent_again_is_told_under_its_own_id() {
     let left = form.applied(later).unwrap();
     assert!(left.iter().all(|released| released.made_smaller().is_some()));
     let told = first.after(2, Leaving { whole: later, left: &left }, false);
-    let id = |told: &Told| told.before("cells", 3).unwrap().id.to_owned();
+    let id = |told: &Told| told.before(&cells(), 3).unwrap().id.to_owned();
     assert_eq!(id(&told), left[1].id());
     assert_eq!(id(&told.after(2, Leaving { whole: later, left: &left }, true)), left[1].id(), "the same again");
     assert_eq!(
@@ -437,8 +441,8 @@ fn what_was_forgotten_is_not_told_when_it_is_sent_again() {
     let whole = [released("cells", "aa", &Table::default())];
     let leaving = Leaving { whole: &whole, left: &whole };
     let told = Told::default().after(5, leaving, false);
-    assert!(told.before("cells", 6).is_some() && told.after(5, leaving, true).before("cells", 6).is_some());
-    let forgotten = told.without(["cells"].into_iter()).unwrap();
-    assert!(forgotten.after(5, leaving, true).before("cells", 6).is_none());
-    assert!(forgotten.after(6, leaving, false).before("cells", 7).is_some());
+    assert!(told.before(&cells(), 6).is_some() && told.after(5, leaving, true).before(&cells(), 6).is_some());
+    let forgotten = told.without([&cells()].into_iter()).unwrap();
+    assert!(forgotten.after(5, leaving, true).before(&cells(), 6).is_none());
+    assert!(forgotten.after(6, leaving, false).before(&cells(), 7).is_some());
 }

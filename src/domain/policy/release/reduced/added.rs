@@ -16,6 +16,7 @@ use arrow_select::take::take;
 use crate::domain::aggregate::{Value, plus};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{CONTRIBUTORS, Dataset, Function, WINDOWS};
+use crate::domain::name::DatasetName;
 use crate::domain::policy::PolicySet;
 
 use super::RELEASE_COLUMNS;
@@ -29,7 +30,7 @@ pub struct RollUp {
     /// The keys that are given up.
     pub keys: Vec<String>,
     /// How the metrics of each dataset are added. Releases of other datasets stay as they are.
-    pub datasets: BTreeMap<String, BTreeMap<String, Adding>>,
+    pub datasets: BTreeMap<DatasetName, BTreeMap<String, Adding>>,
 }
 
 /// How the numbers of a metric become one. A metric of fractions, means or variances without that is null.
@@ -46,12 +47,12 @@ impl RollUp {
     #[must_use]
     pub fn of(&self, policy: &PolicySet) -> Self {
         let datasets = policy.streams.values().flat_map(|plan| &plan.datasets);
-        let datasets = datasets.map(|dataset| (dataset.name.to_string(), adding(dataset)));
+        let datasets = datasets.map(|dataset| (dataset.name.clone(), adding(dataset)));
         Self { keys: self.keys.clone(), datasets: datasets.collect() }
     }
 
     /// What of it matters to a release of a dataset, as a part of an id.
-    pub(super) fn hash(&self, dataset: &str, writer: &mut Writer) {
+    pub(super) fn hash(&self, dataset: &DatasetName, writer: &mut Writer) {
         self.keys.iter().for_each(|key| {
             writer.text(key);
         });
@@ -79,7 +80,7 @@ impl RollUp {
         let keys = keys.map(|_| reader.text().map(str::to_owned)).collect::<Option<_>>()?;
         let mut datasets = BTreeMap::new();
         for _ in 0..reader.count(16)? {
-            let (dataset, mut metrics) = (reader.text()?.to_owned(), BTreeMap::new());
+            let (dataset, mut metrics) = (DatasetName::read(reader)?, BTreeMap::new());
             for _ in 0..reader.count(17)? {
                 let (metric, weight, digits) = (reader.text()?.to_owned(), reader.text()?, reader.u8()?);
                 let weight = Some(weight.to_owned()).filter(|weight| !weight.is_empty());
@@ -92,7 +93,7 @@ impl RollUp {
 
     /// The rows, added up; `None` if no two of them differ in nothing but the keys that are given up. They stay in the order
     /// of the first row of each.
-    pub(super) fn apply(&self, dataset: &str, cells: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
+    pub(super) fn apply(&self, dataset: &DatasetName, cells: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
         let Some(metrics) = self.datasets.get(dataset) else { return Ok(None) };
         let schema = cells.schema();
         let columns = || schema.fields().iter().map(|field| &**field).zip(cells.columns());

@@ -17,6 +17,7 @@ use arrow_select::take::take;
 use super::{DEGRADED, Named, RELEASE_COLUMNS, Reduced, Released, id_of, said};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{CELLS_MAX, CHANGE, WINDOWS};
+use crate::domain::name::DatasetName;
 use crate::domain::table::Change;
 
 /// The name of the step that leaves only what has changed.
@@ -30,7 +31,7 @@ pub const SINCE: &str = "since";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Of the first release of each dataset of which that can be told. The first one of another dataset leaves whole.
-    first: BTreeMap<String, Delta>,
+    first: BTreeMap<DatasetName, Delta>,
 }
 
 /// What a receiver was told last of a dataset.
@@ -58,14 +59,14 @@ struct Delta {
 impl Changes {
     /// What has changed of the first release of each dataset since what its receiver was told last.
     #[must_use]
-    pub fn since<'t>(told: impl Fn(&str) -> Option<LastTold<'t>>, releases: &[Released]) -> Self {
+    pub fn since<'t>(told: impl Fn(&DatasetName) -> Option<LastTold<'t>>, releases: &[Released]) -> Self {
         let (mut seen, mut first) = (BTreeSet::new(), BTreeMap::new());
         for released in releases {
             if !seen.insert(released.dataset()) {
                 continue;
             }
             let delta = told(released.dataset()).and_then(|told| Delta::between(told, released));
-            first.extend(delta.map(|delta| (released.dataset().to_string(), delta)));
+            first.extend(delta.map(|delta| (released.dataset().clone(), delta)));
         }
         Self { first }
     }
@@ -73,9 +74,9 @@ impl Changes {
     /// The releases as they leave.
     pub(super) fn applied(&self, releases: &[Released]) -> Result<Vec<Released>, ArrowError> {
         let mut left: Vec<Released> = Vec::with_capacity(releases.len());
-        let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut last: BTreeMap<&DatasetName, usize> = BTreeMap::new();
         for (at, whole) in releases.iter().enumerate() {
-            let dataset = whole.dataset.as_str();
+            let dataset = &whole.dataset;
             let before = last.insert(dataset, at);
             let before = before.and_then(|at| Some(LastTold { id: left.get(at)?.id(), whole: releases.get(at)? }));
             let delta = match before {
@@ -111,7 +112,7 @@ impl Changes {
     pub(super) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let mut first = BTreeMap::new();
         for _ in 0..reader.count(8)? {
-            let dataset = reader.text()?.to_owned();
+            let dataset = DatasetName::read(reader)?;
             let (of, since, bits) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.bytes()?);
             // Twice as many rows as a window has cells: remainders are rows too.
             if bits.len() > 2 * CELLS_MAX / 8 {

@@ -118,7 +118,7 @@ fn roll_up(keys: &[&str]) -> Step {
     let metrics = [("n", adding(None)), ("sum", adding(None)), ("mean", adding(Some("n"))), ("bins", adding(None))];
     let metrics = metrics.map(|(metric, adding)| (metric.to_owned(), adding)).into();
     let keys = keys.iter().map(|key| (*key).to_owned()).collect();
-    Step::RollUp(RollUp { keys, datasets: [("cells".to_owned(), metrics)].into() })
+    Step::RollUp(RollUp { keys, datasets: [("cells".parse().unwrap(), metrics)].into() })
 }
 
 /// The sum of all, if each is there.
@@ -192,7 +192,7 @@ proptest! {
     #[test]
     fn a_form_is_read_as_it_was_written(rows: u32, each: bool, keys in prop::collection::vec("[a-z]{1,4}", 0..3)) {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let by = By::Each([("cells".to_owned(), "n".to_owned())].into());
+        let by = By::Each([("cells".parse().unwrap(), "n".to_owned())].into());
         let top = if each { Step::Top(Top { rows, by }) } else { top(rows, "n") };
         let form = Reduction(vec![roll_up(&keys), top]);
         let mut writer = Writer::default();
@@ -249,7 +249,7 @@ fn what_a_step_knows_nothing_of_stays_whole() {
     if let Step::RollUp(roll_up) = &mut other {
         roll_up.datasets.clear();
     }
-    let each = Step::Top(Top { rows: 1, by: By::Each([("others".to_owned(), "n".to_owned())].into()) });
+    let each = Step::Top(Top { rows: 1, by: By::Each([("others".parse().unwrap(), "n".to_owned())].into()) });
     for step in [top(1, "none"), top(1, "bins"), top(1, "city"), top(1, "windows"), each, roll_up(&["none"]), other] {
         let smaller = whole.reduced(&Reduction(vec![step.clone()])).unwrap();
         assert_eq!((smaller.id(), smaller.made_smaller()), (whole.id(), None), "{step:?}");
@@ -278,10 +278,10 @@ fn sums_are_rounded_to_the_digits_of_their_metric() {
 /// at any time.
 #[test]
 fn counts_are_added_up_and_not_rounded_to_digits_again() {
+    use crate::domain::document::changed_first;
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, set};
-    let stream = STREAM.replacen("fn = \"count\"", "fn = \"count\", digits = 1", 1);
-    assert_ne!(stream, STREAM);
+    let stream = changed_first(STREAM, "fn = \"count\"", "fn = \"count\", digits = 1");
     let policy = set(&[SET[0], SET[1], SET[2], SET[3], &stream]);
     let of_policy = RollUp { keys: Vec::new(), datasets: BTreeMap::new() }.of(&policy);
     assert_eq!(of_policy.datasets["visits_by_home"]["visits"].digits, None);

@@ -8,7 +8,7 @@ use super::nobody::{self, Record, outlet};
 use super::*;
 use crate::domain::aggregate::{Lot, Producer, Request};
 use crate::domain::dataset::{Bounds, GroupKey};
-use crate::domain::deferral::{Deferral, Joined};
+use crate::domain::deferral::{Deferral, Gone, Joined};
 
 fn telling() -> Dataset {
     Dataset { tells_contributors: true, ..nobody::dataset() }
@@ -210,7 +210,7 @@ fn a_cell_that_waited_tells_of_all_its_windows() {
         let outcome = release(&closed, &[to("a", 10)], Digest::from_bytes([5; 32])).unwrap();
         told_of.extend(outcome.released.iter().map(told));
         let cells = closed.cells;
-        deferral.settle(window, &Joined { cells, own }, (&outcome.left, &outcome.rolled_up));
+        deferral.settle(window, &Joined { cells, own }, Gone { left: &outcome.left, rolled_up: &outcome.rolled_up });
     }
     assert_eq!(told_of, [[Some(20)]]);
 }

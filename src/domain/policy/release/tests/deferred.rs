@@ -15,7 +15,7 @@ use proptest::test_runner::TestError;
 use super::nobody::{Record, columns, dataset, least, outlets, pool_cells, pool_of, records, runner};
 use super::*;
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::deferral::{Decided, Dropped, Joined};
+use crate::domain::deferral::{Decided, Dropped, Gone, Joined};
 use crate::planted::for_tests::plant;
 
 /// What happens to a gateway.
@@ -222,7 +222,11 @@ impl<'m> Model<'m> {
         let closed = ClosedWindow { gateway: &gateway, dataset: &self.dataset, window, part, cells, deferral };
         let outcome = release(&closed, self.outlets, self.in_force).unwrap();
         let cells = closed.cells;
-        self.deferral.settle(window, &Joined { cells, own }, (&outcome.left, &outcome.rolled_up));
+        self.deferral.settle(
+            window,
+            &Joined { cells, own },
+            Gone { left: &outcome.left, rolled_up: &outcome.rolled_up },
+        );
         releases.extend(outcome.released);
         decided.push(Decided { window, under, left: outcome.left, rolled_up: outcome.rolled_up });
         all - self.deferral.waiting()

@@ -47,9 +47,14 @@ impl Noise for Known {
 }
 
 fn charged(rho: f64) -> Charged {
-    let window = WindowKey { dataset: "golden".into(), start: 0, part: 0 };
+    let window = WindowKey { dataset: "golden".parse().unwrap(), start: 0, part: 0 };
     let rho = Rho::of(rho).unwrap();
-    Charged::charge_is_on_disk(&Charge { stream: "payments".into(), contributor: "person".into(), window, rho })
+    Charged::charge_is_on_disk(&Charge {
+        stream: "payments".parse().unwrap(),
+        contributor: "person".into(),
+        window,
+        rho,
+    })
 }
 
 fn with_noise(dataset: &Dataset, cells: Cells, least: usize, noise: &mut dyn Noise) -> Result<Outcome, NotNoised> {

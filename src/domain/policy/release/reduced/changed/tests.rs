@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::receiver::{Receiver, Table, released};
 use super::*;
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{By, Reduction, Step, Top};
 
 fn tables() -> impl Strategy<Value = Table> {
@@ -18,7 +19,7 @@ fn table(rows: &[(&str, i64)]) -> Table {
     rows.iter().map(|(city, n)| (["DE".to_owned(), (*city).to_owned()], (1, *n, None))).collect()
 }
 
-fn told<'t>(whole: &'t Released, left: &'t Released) -> impl Fn(&str) -> Option<LastTold<'t>> {
+fn told<'t>(whole: &'t Released, left: &'t Released) -> impl Fn(&DatasetName) -> Option<LastTold<'t>> {
     move |dataset| (*whole.dataset() == *dataset).then_some(LastTold { id: left.id(), whole })
 }
 
@@ -46,7 +47,7 @@ proptest! {
                 (table, whole)
             }).collect();
             let whole: Vec<Released> = releases.iter().map(|(_, whole)| whole.clone()).collect();
-            let of = |dataset: &str| last.get(dataset).map(|(whole, left)| LastTold { id: left.id(), whole });
+            let of = |dataset: &DatasetName| last.get(dataset.as_str()).map(|(whole, left)| LastTold { id: left.id(), whole });
             let form = Reduction::on_change(Changes::since(of, &whole));
             let mut writer = Writer::default();
             form.encode(&mut writer);
