@@ -34,7 +34,7 @@ use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
 use crate::storage::{FileSystem, Log, RealFileSystem, Timed};
-use crate::telemetry::{Names, Steps, Summaries, Telemetry};
+use crate::telemetry::{Chances, Names, Steps, Summaries, Telemetry};
 
 mod brokers;
 mod counting;
@@ -478,8 +478,8 @@ fn monitor(
 
 /// What counts are kept by, and in which steps those of records are shown.
 fn names(config: &Config) -> anyhow::Result<Names> {
-    let mut chance = [0; 8];
-    getrandom::fill(&mut chance).context("the system gives no random numbers")?;
+    let mut chances = Chances::default();
+    getrandom::fill(&mut chances.0).context("the system gives no random numbers")?;
     let (policy, day) = (&config.policy, today());
     let streams = policy.streams.iter().map(|(name, plan)| {
         let datasets = plan.datasets.iter().map(|dataset| dataset.name.clone()).collect();
@@ -490,7 +490,7 @@ fn names(config: &Config) -> anyhow::Result<Names> {
         destinations: config.destinations.keys().cloned().collect(),
         peers: config.here.peers.iter().map(|peer| peer.id.clone()).collect(),
         workers: config.workers,
-        chance: u64::from_le_bytes(chance),
+        chances,
     })
 }
 

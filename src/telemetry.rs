@@ -17,7 +17,7 @@ use declared::{Kind, Unit};
 pub use histogram::{Counted, Histogram};
 pub use samples::Samples;
 pub use shadow::Shadow;
-pub use steps::Steps;
+pub use steps::{Chances, Steps};
 pub use summary::Summaries;
 use times::AllTimes;
 pub use times::Times;
@@ -179,8 +179,8 @@ pub struct Names {
     pub peers: Vec<GatewayId>,
     /// How many workers there are.
     pub workers: usize,
-    /// Any number: where the steps begin, in which counts of records are shown.
-    pub chance: u64,
+    /// Where the steps begin, in which counts of records are shown.
+    pub chances: Chances,
 }
 
 /// The counts since start.
@@ -213,20 +213,19 @@ impl Telemetry {
     /// Counts of nothing yet, under these names.
     #[must_use]
     pub fn new(names: Names) -> Self {
-        let Names { streams, destinations, peers, workers, chance } = names;
+        let Names { streams, destinations, peers, workers, chances } = names;
         let times = AllTimes::new(workers, streams.keys());
         let largest = streams.values().map(|(_, k)| *k).max().unwrap_or(0);
-        let streams = streams.into_iter().zip(1..).map(|((name, (datasets, k)), number)| {
+        let streams = streams.into_iter().map(|(name, (datasets, k))| {
             let datasets = datasets.into_iter().map(|dataset| (dataset, DatasetCounts::default())).collect();
-            // Not all streams show a change at the same count.
-            let steps = Steps::new(k, chance.rotate_left(number));
+            let steps = Steps::new(k, chances.of(&name));
             (name, Arc::new(StreamCounts { datasets, steps, ..StreamCounts::default() }))
         });
         Self {
             streams: streams.collect(),
             released: destinations.into_iter().map(|name| (name, AtomicU64::default())).collect(),
             redirected: (peers.into_iter().map(|name| (name, AtomicU64::default())).collect(), AtomicU64::default()),
-            steps: Steps::new(largest, chance),
+            steps: Steps::new(largest, chances.of(ALL_STREAMS)),
             times,
             ..Self::default()
         }
@@ -349,6 +348,9 @@ impl Telemetry {
     }
 }
 
+/// What the steps of counts over all streams are called. No stream has this name.
+const ALL_STREAMS: &str = "";
+
 /// What all streams are called that are not declared.
 const UNDECLARED: &str = "(not declared)";
 
@@ -381,6 +383,8 @@ fn read(counter: &AtomicU64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -396,6 +400,28 @@ mod tests {
         assert_eq!(names, [Some("a"), Some("b"), None]);
         assert_eq!((read(&telemetry.of("a").accepted), telemetry.total(|counts| &counts.accepted)), (3, 7));
         assert_eq!(telemetry.refusals(), [("unknown_stream", 2), ("too_long", 2)]);
+    }
+
+    /// The first count at which something is shown.
+    fn first(steps: Steps) -> u64 {
+        (1..).find(|count| steps.records(*count) > 0).unwrap()
+    }
+
+    #[test]
+    fn where_the_steps_of_a_stream_begin_tells_nothing_of_those_of_another() {
+        let mut of_others: BTreeMap<u64, [BTreeSet<u64>; 2]> = BTreeMap::new();
+        for chance in 0..1_000_u128 {
+            let names = ["a", "b"].map(|name| (StreamName::new(name).unwrap(), (Vec::new(), 15)));
+            let chances = Chances(chance.to_le_bytes());
+            let telemetry = Telemetry::new(Names { streams: names.into(), chances, ..Names::default() });
+            let [b, all] = of_others.entry(first(telemetry.of("a").steps)).or_default();
+            b.insert(first(telemetry.of("b").steps));
+            all.insert(first(telemetry.steps()));
+        }
+        // Of 30 each is there but for some, as chance has it.
+        assert_eq!(of_others.len(), 30);
+        let few = of_others.values().flatten().map(BTreeSet::len).min();
+        assert!(few > Some(10), "{few:?}");
     }
 
     #[test]

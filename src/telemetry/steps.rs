@@ -5,6 +5,27 @@
 //! So a count is shown as a multiple of a step that is at least twice k. Where between two multiples the shown number
 //! changes is chosen by chance at each start. docs/metrics.md says what this does not stop.
 
+use std::fmt;
+
+use siphasher::sip::SipHasher24;
+
+/// A secret that chances come from: one for each thing that has a name, and who knows some of them cannot work out another.
+#[derive(Clone, Copy, Default)]
+pub struct Chances(pub [u8; 16]);
+
+impl Chances {
+    /// The chance of what has this name.
+    pub(super) fn of(&self, name: &str) -> u64 {
+        SipHasher24::new_with_key(&self.0).hash(name.as_bytes())
+    }
+}
+
+impl fmt::Debug for Chances {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Chances")
+    }
+}
+
 /// How counts of one stream are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steps {
