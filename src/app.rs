@@ -420,7 +420,6 @@ impl App {
         if records > 0 {
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, records);
             tracing::warn!(
-                records,
                 "records were in quarantine and are discarded, because quarantine does not outlive a stop: let their \
              producers send them again"
             );
