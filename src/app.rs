@@ -34,7 +34,7 @@ use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
 use crate::storage::{FileSystem, Log, RealFileSystem, Timed};
-use crate::telemetry::{Names, Steps, Summaries, Telemetry};
+use crate::telemetry::{Chances, Names, Summaries, Telemetry};
 
 mod brokers;
 mod counting;
@@ -61,7 +61,7 @@ use logs::Logs;
 use observed::Observer;
 use outcomes::Outcomes;
 use quarantined::Quarantined;
-use reload::Reloader;
+use reload::{Reaches, Reloader};
 use ticker::{Ticker, summarize};
 use tls::Rotation;
 use work::Work;
@@ -249,15 +249,15 @@ impl App {
             clock,
         };
         let ticker = supervisor.spawn_task("ticker", ticker.run());
-        let reloader = Reloader::new(
-            &config,
-            state.archive,
-            Arc::clone(&counting),
-            Arc::clone(&pipeline),
-            Arc::clone(&versions),
-            files,
-            Arc::clone(&ledger),
-        );
+        let reaches = Reaches {
+            archive: state.archive,
+            counting: Arc::clone(&counting),
+            pipeline: Arc::clone(&pipeline),
+            versions: Arc::clone(&versions),
+            ledger: Arc::clone(&ledger),
+            telemetry: Arc::clone(&telemetry),
+        };
+        let reloader = Reloader::new(&config, reaches, files);
         let brokers = Arc::new(brokers::Certificates::new(&config));
         let witnesses = Arc::new(ledger::witnesses(&config));
         if let Some(monitor) = &monitor {
@@ -415,12 +415,11 @@ impl App {
             }
             return Stopped { left: board.left(clock.now()), unwritten };
         }
-        self.telemetry.shadow.say(self.telemetry.steps());
+        self.telemetry.say_shadow();
         let records = intake.in_quarantine();
         if records > 0 {
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, records);
             tracing::warn!(
-                records,
                 "records were in quarantine and are discarded, because quarantine does not outlive a stop: let their \
              producers send them again"
             );
@@ -478,34 +477,33 @@ fn monitor(
 
 /// What counts are kept by, and in which steps those of records are shown.
 fn names(config: &Config) -> anyhow::Result<Names> {
-    let mut chance = [0; 8];
-    getrandom::fill(&mut chance).context("the system gives no random numbers")?;
-    let (policy, day) = (&config.policy, today());
-    let streams = policy.streams.iter().map(|(name, plan)| {
+    let mut chances = Chances::default();
+    getrandom::fill(&mut chances.0).context("the system gives no random numbers")?;
+    let streams = config.policy.streams.iter().map(|(name, plan)| {
         let datasets = plan.datasets.iter().map(|dataset| dataset.name.clone()).collect();
-        (name.clone(), (datasets, greatest_k(config, plan, day)))
+        (name.clone(), (datasets, greatest_k(config, plan)))
     });
     Ok(Names {
         streams: streams.collect(),
         destinations: config.destinations.keys().cloned().collect(),
         peers: config.here.peers.iter().map(|peer| peer.id.clone()).collect(),
         workers: config.workers,
-        chance: u64::from_le_bytes(chance),
+        chances,
     })
 }
 
-/// In which steps refused records of each stream are told: twice the greatest k.
-fn refusal_steps(config: &Config) -> Vec<(StreamName, u64)> {
-    let streams = config.policy.streams.iter();
-    streams.map(|(name, plan)| (name.clone(), Steps::new(greatest_k(config, plan, today()), 0).size())).collect()
+/// The greatest k of the cells of each stream.
+fn all_greatest_k(config: &Config) -> Vec<(StreamName, usize)> {
+    config.policy.streams.iter().map(|(name, plan)| (name.clone(), greatest_k(config, plan))).collect()
 }
 
-/// The greatest k of the cells of a stream's datasets on a day.
-fn greatest_k(config: &Config, plan: &StreamPlan, day: Date) -> usize {
-    let outlets = |dataset: &DatasetName| config.policy.outlets(dataset, &config.here.serves, day).into_iter();
+/// The greatest k of the cells of a stream's datasets, today and on any later day, wherever they may go then: what holds from
+/// midnight on needs no other steps.
+fn greatest_k(config: &Config, plan: &StreamPlan) -> usize {
+    let asked = |dataset: &DatasetName, day| config.policy.limits(dataset, &config.here.serves, day);
     let each = plan.datasets.iter().flat_map(|dataset| {
-        let least = outlets(&dataset.name).map(|outlet| outlet.min_contributors);
-        least.chain([dataset.min_contributors])
+        let limits = [today(), Date::MAX].into_iter().filter_map(|day| asked(&dataset.name, day));
+        limits.map(|limits| limits.contributors.value).chain([dataset.min_contributors])
     });
     each.max().unwrap_or(0)
 }

@@ -17,7 +17,8 @@ use declared::{Kind, Unit};
 pub use histogram::{Counted, Histogram};
 pub use samples::Samples;
 pub use shadow::Shadow;
-pub use steps::Steps;
+use steps::AllShown;
+pub use steps::{Chances, Growing, Steps};
 pub use summary::Summaries;
 use times::AllTimes;
 pub use times::Times;
@@ -78,7 +79,7 @@ counts! {
     /// What is counted of the stream's datasets.
     datasets: BTreeMap<DatasetName, DatasetCounts>,
     /// How counts of records are shown outside.
-    steps: Steps,
+    steps: Growing,
 }
 
 counts! {
@@ -179,8 +180,8 @@ pub struct Names {
     pub peers: Vec<GatewayId>,
     /// How many workers there are.
     pub workers: usize,
-    /// Any number: where the steps begin, in which counts of records are shown.
-    pub chance: u64,
+    /// Where the steps begin, in which counts of records are shown.
+    pub chances: Chances,
 }
 
 /// The counts since start.
@@ -205,7 +206,11 @@ pub struct Telemetry {
     /// Records that were sent to each peer, and to those that are not known by name.
     redirected: (BTreeMap<GatewayId, AtomicU64>, AtomicU64),
     /// How counts over all streams are shown outside.
-    steps: Steps,
+    steps: Growing,
+    /// Where steps begin.
+    chances: Chances,
+    /// What is shown of each count.
+    shown: AllShown,
     times: AllTimes,
 }
 
@@ -213,20 +218,20 @@ impl Telemetry {
     /// Counts of nothing yet, under these names.
     #[must_use]
     pub fn new(names: Names) -> Self {
-        let Names { streams, destinations, peers, workers, chance } = names;
+        let Names { streams, destinations, peers, workers, chances } = names;
         let times = AllTimes::new(workers, streams.keys());
         let largest = streams.values().map(|(_, k)| *k).max().unwrap_or(0);
-        let streams = streams.into_iter().zip(1..).map(|((name, (datasets, k)), number)| {
+        let streams = streams.into_iter().map(|(name, (datasets, k))| {
             let datasets = datasets.into_iter().map(|dataset| (dataset, DatasetCounts::default())).collect();
-            // Not all streams show a change at the same count.
-            let steps = Steps::new(k, chance.rotate_left(number));
+            let steps = Growing::new(Steps::new(k, chances.of(&name)));
             (name, Arc::new(StreamCounts { datasets, steps, ..StreamCounts::default() }))
         });
         Self {
             streams: streams.collect(),
             released: destinations.into_iter().map(|name| (name, AtomicU64::default())).collect(),
             redirected: (peers.into_iter().map(|name| (name, AtomicU64::default())).collect(), AtomicU64::default()),
-            steps: Steps::new(largest, chance),
+            steps: Growing::new(Steps::new(largest, chances.of(ALL_STREAMS))),
+            chances,
             times,
             ..Self::default()
         }
@@ -297,15 +302,15 @@ impl Telemetry {
     pub fn sample(&self, samples: &mut Samples) {
         for (stream, counts) in self.streams() {
             let label = stream.unwrap_or(UNDECLARED);
-            shown(samples, counts.each(), &[label], counts.steps);
+            self.sample_all(samples, counts.each(), label, counts.steps.now());
             for (reason, count) in counts.refused.each() {
                 samples.count(declared::RECORDS_REFUSED, &[label, reason], count);
             }
             for (dataset, counts) in &counts.datasets {
-                shown(samples, counts.each(), &[dataset], Steps::default());
+                self.sample_all(samples, counts.each(), dataset, Steps::default());
             }
         }
-        shown(samples, self.gateway.each(), &[], self.steps);
+        self.sample_all(samples, self.gateway.each(), ALL_STREAMS, self.steps.now());
         for (destination, bytes) in &self.released {
             samples.count(declared::RELEASED, &[destination], read(bytes));
         }
@@ -318,17 +323,47 @@ impl Telemetry {
             samples.count(declared::TURNED_AWAY, &[reason], count);
         }
         let (allowed, denied) = (read(&self.shadow.newly_allowed), read(&self.shadow.newly_denied));
-        samples.count(declared::SHADOW_NEWLY_ALLOWED, &[], self.steps.records(allowed));
-        samples.count(declared::SHADOW_NEWLY_DENIED, &[], self.steps.records(denied));
+        for (declared, count) in [(declared::SHADOW_NEWLY_ALLOWED, allowed), (declared::SHADOW_NEWLY_DENIED, denied)] {
+            samples.count(declared, &[], self.shown(declared, ALL_STREAMS, count));
+        }
         let streams: Vec<(&str, Steps)> =
-            self.streams.iter().map(|(stream, counts)| (stream.as_str(), counts.steps)).collect();
-        self.times.sample(samples, self.steps, &streams);
+            self.streams.iter().map(|(stream, counts)| (stream.as_str(), counts.steps.now())).collect();
+        self.times.sample(samples, self.steps.now(), &streams);
     }
 
-    /// How counts over all streams are shown outside.
+    /// Counts that are metrics, as their declarations say that they are shown.
+    fn sample_all(&self, samples: &mut Samples, counts: impl Iterator<Item = Counter>, whose: &str, steps: Steps) {
+        let labels: &[&str] = if whose == ALL_STREAMS { &[] } else { &[whose] };
+        for counter in counts {
+            if let Some(declared) = counter.1 {
+                samples.count(declared, labels, as_shown(&self.shown, counter, whose, steps));
+            }
+        }
+    }
+
+    /// A count over all streams, of a log or of a rule, as it is shown outside: in the steps for the greatest k. The same number
+    /// is to be asked for under the same name.
     #[must_use]
-    pub fn steps(&self) -> Steps {
-        self.steps
+    pub fn shown(&self, declared: Declaration, whose: &str, count: u64) -> u64 {
+        as_shown(&self.shown, (declared.name, Some(declared), count), whose, self.steps.now())
+    }
+
+    /// Says in the log what the policies in the shadow would do otherwise.
+    pub fn say_shadow(&self) {
+        self.shadow.say(|declared, rule, count| self.shown(declared, rule, count));
+    }
+
+    /// Streams have these greatest k of their cells from now on: where one is greater than all before, steps grow. How large they
+    /// are then.
+    pub fn grow_steps(&self, greatest: &[(StreamName, usize)]) -> Vec<(StreamName, u64)> {
+        let largest = greatest.iter().map(|(_, k)| *k).max().unwrap_or(0);
+        self.steps.grow(largest, &self.chances, ALL_STREAMS);
+        let sizes = greatest.iter().map(|(stream, k)| {
+            let steps = &self.of(stream).steps;
+            steps.grow(*k, &self.chances, stream);
+            (stream.clone(), steps.now().size())
+        });
+        sizes.collect()
     }
 
     /// Where a worker, by its number, says how long its steps take.
@@ -349,28 +384,21 @@ impl Telemetry {
     }
 }
 
+/// What the steps of counts over all streams are called. No stream has this name.
+const ALL_STREAMS: &str = "";
+
 /// What all streams are called that are not declared.
 const UNDECLARED: &str = "(not declared)";
 
-/// Counts that are metrics, as their declarations say that they are shown.
-fn shown(
-    samples: &mut Samples,
-    counts: impl Iterator<Item = (&'static str, Option<Declaration>, u64)>,
-    labels: &[&str],
-    steps: Steps,
-) {
-    for (_, declared, count) in counts {
-        if let Some(declared) = declared {
-            samples.count(declared, labels, as_shown(Some(declared), count, steps));
-        }
-    }
-}
+/// A count: its name in the log, the metric that it is, and how many there are.
+type Counter = (&'static str, Option<Declaration>, u64);
 
 /// A count as it is shown outside: one of what may be in a cell in steps. What is no metric is such a one.
-fn as_shown(declared: Option<Declaration>, count: u64, steps: Steps) -> u64 {
+fn as_shown(shown: &AllShown, (name, declared, count): Counter, whose: &str, steps: Steps) -> u64 {
+    let name = declared.map_or(name, |declared| declared.name);
     match declared.map(|declared| (declared.kind, declared.unit)) {
-        Some((Kind::Steps, Unit::Bytes)) => steps.bytes(count),
-        None | Some((Kind::Steps, _)) => steps.records(count),
+        Some((Kind::Steps, Unit::Bytes)) => shown.of(name, whose, steps.of_bytes(), count),
+        None | Some((Kind::Steps, _)) => shown.of(name, whose, steps, count),
         Some(_) => count,
     }
 }
@@ -381,6 +409,8 @@ fn read(counter: &AtomicU64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -396,6 +426,74 @@ mod tests {
         assert_eq!(names, [Some("a"), Some("b"), None]);
         assert_eq!((read(&telemetry.of("a").accepted), telemetry.total(|counts| &counts.accepted)), (3, 7));
         assert_eq!(telemetry.refusals(), [("unknown_stream", 2), ("too_long", 2)]);
+    }
+
+    /// The first count at which something is shown.
+    fn first(steps: Steps) -> u64 {
+        (1..).find(|count| steps.records(*count) > 0).unwrap()
+    }
+
+    #[test]
+    fn where_the_steps_of_a_stream_begin_tells_nothing_of_those_of_another() {
+        let mut of_others: BTreeMap<u64, [BTreeSet<u64>; 2]> = BTreeMap::new();
+        for chance in 0..1_000_u128 {
+            let names = ["a", "b"].map(|name| (StreamName::new(name).unwrap(), (Vec::new(), 15)));
+            let chances = Chances(chance.to_le_bytes());
+            let telemetry = Telemetry::new(Names { streams: names.into(), chances, ..Names::default() });
+            let [b, all] = of_others.entry(first(telemetry.of("a").steps.now())).or_default();
+            b.insert(first(telemetry.of("b").steps.now()));
+            all.insert(first(telemetry.steps.now()));
+        }
+        // Of 30 each is there but for some, as chance has it.
+        assert_eq!(of_others.len(), 30);
+        let few = of_others.values().flatten().map(BTreeSet::len).min();
+        assert!(few > Some(10), "{few:?}");
+    }
+
+    #[test]
+    fn steps_of_all_counts_grow_with_k_and_none_goes_back() {
+        let name = StreamName::new("a").unwrap();
+        let streams = [(name.clone(), (Vec::new(), 10))].into();
+        let telemetry = Telemetry::new(Names { streams, chances: Chances([7; 16]), ..Names::default() });
+        let counters = || [&telemetry.of("a").accepted, &telemetry.gateway.quarantined, &telemetry.shadow.newly_denied];
+        let (mut last, mut changes) = ([0; 4], [0; 4]);
+        let mut look = |changes: &mut [u64; 4]| {
+            let mut samples = Samples::default();
+            telemetry.sample(&mut samples);
+            let commits = telemetry.shown(declared::LOG_COMMITS, "journal", read(counters()[0]));
+            let text = samples.text();
+            let of = |series: &str| -> u64 {
+                let line = text.lines().find_map(|line| line.strip_prefix(series)).unwrap();
+                line.trim().parse().unwrap()
+            };
+            let now = [
+                of("bailiwick_records_accepted_total{stream=\"a\"}"),
+                of("bailiwick_records_quarantined_total "),
+                of("bailiwick_shadow_newly_denied_total "),
+                commits,
+            ];
+            for ((now, last), changes) in now.into_iter().zip(&mut last).zip(changes) {
+                assert!(now >= *last, "{now} {last}");
+                *changes += u64::from(now > *last);
+                *last = now;
+            }
+        };
+        let run = |records: u64, changes: &mut [u64; 4], look: &mut dyn FnMut(&mut [u64; 4])| {
+            for _ in 0..records {
+                counters().iter().for_each(|counter| Telemetry::add(counter, 1));
+                look(changes);
+            }
+        };
+        run(120, &mut changes, &mut look);
+        assert_eq!(changes, [6; 4], "in steps of 20");
+        assert_eq!(telemetry.grow_steps(&[(name.clone(), 25)]), [(name.clone(), 60)]);
+        let mut at_once = [0; 4];
+        look(&mut at_once);
+        assert_eq!(at_once, [0; 4]);
+        let mut changes = [0; 4];
+        run(120, &mut changes, &mut look);
+        assert_eq!(changes, [2; 4], "in steps of 60");
+        assert_eq!(telemetry.grow_steps(&[(name.clone(), 5)]), [(name, 60)], "they do not shrink");
     }
 
     #[test]

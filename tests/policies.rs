@@ -20,6 +20,7 @@ mod policies {
     mod knowledge;
     mod load;
     mod longer;
+    mod parts;
     mod pooled;
     mod private;
     mod quarantine;

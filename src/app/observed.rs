@@ -168,9 +168,10 @@ impl Observed for Observer {
             samples.amount(declared::LOG_SIZE, &[name], usage.bytes as f64);
             samples.amount(declared::LOG_QUOTA, &[name], usage.quota_bytes as f64);
             samples.amount(declared::LOG_SEGMENTS, &[name], usage.segments as f64);
-            let steps = self.telemetry.steps();
-            samples.count(declared::LOG_COMMITS, &[name], steps.records(usage.commits));
-            samples.count(declared::LOG_ENTRIES, &[name], steps.records(usage.committed));
+            for (declared, count) in [(declared::LOG_COMMITS, usage.commits), (declared::LOG_ENTRIES, usage.committed)]
+            {
+                samples.count(declared, &[name], self.telemetry.shown(declared, name, count));
+            }
             samples.amount(declared::LOG_DAMAGE, &[name], log.damage().len() as f64);
             for known in State::NAMES {
                 samples.is(declared::LOG_STATE, &[name, known], state.name() == known);

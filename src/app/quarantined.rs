@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::ledger::Ledger;
 use crate::ledger::entry::What;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, declared};
 
 /// How often it is said at most.
 const SAID_EVERY: Duration = Duration::from_secs(60);
@@ -47,10 +47,13 @@ impl Quarantined {
     }
 
     fn say(&self, said: &mut Said, at: Duration) {
-        let (counts, steps) = (&self.telemetry.gateway, self.telemetry.steps());
-        let [held, taken_in, discarded] =
-            [&counts.quarantined, &counts.quarantine_taken_in, &counts.quarantine_expired]
-                .map(|count| steps.records(count.load(Ordering::Relaxed)));
+        let counts = &self.telemetry.gateway;
+        let [held, taken_in, discarded] = [
+            (declared::RECORDS_QUARANTINED, &counts.quarantined),
+            (declared::QUARANTINE_RELEASED, &counts.quarantine_taken_in),
+            (declared::QUARANTINE_EXPIRED, &counts.quarantine_expired),
+        ]
+        .map(|(declared, count)| self.telemetry.shown(declared, "", count.load(Ordering::Relaxed)));
         let new = (held - said.held, taken_in - said.taken_in, discarded - said.discarded);
         if new != (0, 0, 0) {
             self.ledger.note(What::Quarantine { held: new.0, released: new.1, discarded: new.2 });

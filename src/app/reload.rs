@@ -17,6 +17,7 @@ use crate::engine::pipeline::Pipeline;
 use crate::engine::versions::Versions;
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Outcome, Reread, What};
+use crate::telemetry::Telemetry;
 
 use super::knowledge;
 
@@ -53,15 +54,21 @@ pub struct Reloaded {
     pub is_new: bool,
 }
 
+/// The parts of the gateway that a reload changes, or that hear of it.
+pub(super) struct Reaches {
+    pub(super) archive: Archive,
+    pub(super) counting: Arc<Counting>,
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) versions: Arc<Versions>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) telemetry: Arc<Telemetry>,
+}
+
 /// What a reload works with.
 pub(super) struct Reloader {
-    archive: Archive,
-    counting: Arc<Counting>,
-    pipeline: Arc<Pipeline>,
-    versions: Arc<Versions>,
+    reaches: Reaches,
     at_start: Arc<PolicySet>,
     fixed: Fixed,
-    ledger: Arc<Ledger>,
     gateway: GatewayId,
     /// One reload at a time.
     in_force: tokio::sync::Mutex<InForce>,
@@ -80,22 +87,10 @@ fn says(config: &Config) -> String {
 }
 
 impl Reloader {
-    pub(super) fn new(
-        config: &Config,
-        archive: Archive,
-        counting: Arc<Counting>,
-        pipeline: Arc<Pipeline>,
-        versions: Arc<Versions>,
-        files: knowledge::Files,
-        ledger: Arc<Ledger>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, reaches: Reaches, files: knowledge::Files) -> Self {
         Self {
-            ledger,
+            reaches,
             gateway: config.id.clone(),
-            archive,
-            counting,
-            pipeline,
-            versions,
             at_start: Arc::clone(&config.policy),
             fixed: Fixed::of(config),
             in_force: tokio::sync::Mutex::new(InForce { files, says: says(config) }),
@@ -119,18 +114,19 @@ impl Reloader {
             let Problem { place, message, help, .. } = warning;
             tracing::warn!(%place, help = help.as_deref().unwrap_or_default(), "{message}");
         }
-        let before = self.versions.current();
+        let before = self.reaches.versions.current();
         let load = || knowledge::Files::load(&config, Some(&before.knowledge));
         let (read, known) = tokio::task::block_in_place(load).map_err(Refused::Other)?;
         let digest = config.policy.digest;
-        tokio::task::block_in_place(|| self.archive.keep(digest, &config.policy_files, &config.here))
+        tokio::task::block_in_place(|| self.reaches.archive.keep(digest, &config.policy_files, &config.here))
             .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
         let (current, shadow) = known.compile(&config);
         // Before anything is decided by them.
-        super::counting::ask(&self.counting, &config.policy.tallies(&config.here));
-        self.versions.replace(current, shadow);
-        self.pipeline.tell_in_steps(&super::refusal_steps(&config));
-        super::ledger::in_force(&self.ledger, digest, true);
+        super::counting::ask(&self.reaches.counting, &config.policy.tallies(&config.here));
+        let steps = self.reaches.telemetry.grow_steps(&super::all_greatest_k(&config));
+        self.reaches.versions.replace(current, shadow);
+        self.reaches.pipeline.tell_in_steps(&steps);
+        super::ledger::in_force(&self.reaches.ledger, digest, true);
         let is_new = in_force.says != says(&config);
         *in_force = InForce { files: read, says: says(&config) };
         Ok(Reloaded { policy: digest, is_new })
@@ -139,7 +135,7 @@ impl Reloader {
     /// Reads registries and databases again where a file was replaced.
     pub(super) async fn refresh(&self) {
         let files = &mut self.in_force.lock().await.files;
-        let (current, shadow) = self.versions.both();
+        let (current, shadow) = self.reaches.versions.both();
         let of_shadow = shadow.as_ref().map(|shadow| &*shadow.policy);
         let refresh = || files.refresh(&current.policy, of_shadow, &current.knowledge);
         match tokio::task::block_in_place(refresh) {
@@ -149,12 +145,12 @@ impl Reloader {
                     Version::compile(Arc::clone(&version.policy), Arc::clone(&version.here), known, version.day)
                 };
                 let shadow = shadow.zip(known.in_shadow).map(|(shadow, known)| again(&shadow, known));
-                self.versions.replace(again(&current, known.in_force), shadow);
-                self.ledger.note(What::Reload { of: Reread::Registries, outcome: Outcome::Changed });
+                self.reaches.versions.replace(again(&current, known.in_force), shadow);
+                self.reaches.ledger.note(What::Reload { of: Reread::Registries, outcome: Outcome::Changed });
                 tracing::info!("registries and databases are read again");
             }
             Err(error) => {
-                self.ledger.note(What::Reload { of: Reread::Registries, outcome: Outcome::Refused });
+                self.reaches.ledger.note(What::Reload { of: Reread::Registries, outcome: Outcome::Refused });
                 tracing::error!(
                     error = format!("{error:#}"),
                     "a registry or database that was replaced cannot be used; the last good one stays. Correct the \
@@ -172,7 +168,7 @@ impl Reloader {
         for name in names {
             changed.extend(changes(name, old.get(name), new.get(name)));
         }
-        if config.policy.counted.contains_key(&config.id) && self.counting.log().is_none() {
+        if config.policy.counted.contains_key(&config.id) && self.reaches.counting.log().is_none() {
             changed.push("[[counted]], where nothing was counted".to_owned());
         }
         if changed.is_empty() { Ok(()) } else { Err(Refused::NeedsRestart(changed)) }

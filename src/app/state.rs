@@ -34,6 +34,7 @@ use crate::engine::versions::Versions;
 use crate::planted::planted;
 use crate::scoring::Scorer;
 use crate::storage::{self, FileSystem, Log, Lsn, RealFileSystem, Recovery};
+use crate::telemetry::Steps;
 
 use super::losses::{self, Damaged, Loss};
 
@@ -117,8 +118,8 @@ impl State {
             config.limits.producers,
             config.limits.remembered,
         );
-        for (name, step) in super::refusal_steps(config) {
-            gateway.begin_in_steps(&name, step);
+        for (name, k) in super::all_greatest_k(config) {
+            gateway.begin_in_steps(&name, Steps::new(k, 0).size());
         }
         let (key, Restored { windows, deferred, longer }) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.clone(), gateway.closed_before(name)?)));
@@ -447,7 +448,9 @@ fn check_destinations(
 fn report(found: &Recovery, from: Lsn, windows: &Windows, closed: &[Closed]) {
     let (windows, closed) = (windows.values().map(BTreeMap::len).sum::<usize>(), closed.len());
     let (last, torn_bytes) = (found.last, found.torn_bytes);
-    tracing::info!(from, last, windows, closed, torn_bytes, "going on from the journal");
+    tracing::info!(windows, closed, torn_bytes, "going on from the journal");
+    // How many entries there are tells how many requests came. Metrics tell that in steps.
+    tracing::debug!(from, last, "positions of the journal that are counted again");
 }
 
 #[cfg(test)]

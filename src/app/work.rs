@@ -8,7 +8,7 @@ use jiff::civil::Date;
 use crate::clock::cpu_time;
 use crate::ledger::Ledger;
 use crate::ledger::entry::What;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, declared};
 
 /// Says what the gateway worked.
 pub(super) struct Work {
@@ -45,9 +45,9 @@ impl Work {
     }
 
     fn say(&self, said: &mut Said) {
-        let steps = self.telemetry.steps();
-        let records = steps.records(self.telemetry.total(|counts| &counts.accepted));
-        let bytes_in = steps.bytes(self.telemetry.total(|counts| &counts.bytes_in));
+        let telemetry = &self.telemetry;
+        let records = telemetry.shown(declared::RECORDS_ACCEPTED, "", telemetry.total(|counts| &counts.accepted));
+        let bytes_in = telemetry.shown(declared::PAYLOAD_IN, "", telemetry.total(|counts| &counts.bytes_in));
         self.ledger.note(said.news(cpu_time().as_secs(), records, bytes_in));
     }
 }

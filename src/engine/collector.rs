@@ -80,7 +80,7 @@ pub struct Collecting {
     pub confirmed: Box<dyn Fn() -> Lsn + Send>,
     /// Where checkpoints go.
     pub checkpoints: Checkpoints,
-    /// The secret that the workers hash contributors under.
+    /// The secret that the workers hash contributors under, and the collector positions of flushes.
     pub key: ContributorKey,
     /// The shapes of the datasets.
     pub shapes: Vec<(DatasetName, KeptShape)>,
@@ -116,8 +116,8 @@ struct Window<'w> {
     dataset: &'w DatasetName,
     /// Its number.
     window: i64,
-    /// 0, or the position of the flush.
-    part: Lsn,
+    /// 0, or what stands for the flush.
+    part: u64,
 }
 
 struct Reported {
@@ -221,7 +221,7 @@ impl Collector {
         }
         let Reported { before, windows, .. } = reported;
         let mut tables = self.take_tables(&dataset);
-        let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
+        let (part, last) = (self.part(before, lsn), windows.keys().next_back().copied());
         let mut closing = Closing::new(dataset.clone(), lsn);
         if let Some(Refused { before, told }) = refused {
             closing.notes.extend(self.refused_notes(&dataset, before, told));

@@ -214,8 +214,8 @@ impl Intake {
         let expired = self.quarantine.expire(now);
         if expired > 0 {
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, expired);
+            // How many is told in steps: beside what was put there and what was discarded, it would be known what was taken in.
             tracing::warn!(
-                records = expired,
                 "records were in quarantine long enough and are discarded: complete the evidence of their stream, \
                  or lengthen `quarantine.hold`"
             );

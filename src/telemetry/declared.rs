@@ -104,7 +104,7 @@ declare! {
     /// Values of undeclared fields that were dropped.
     VALUES_DROPPED = Steps "bailiwick_values_dropped" None ["stream"];
     /// Records put into quarantine.
-    RECORDS_QUARANTINED = Counter "bailiwick_records_quarantined" None [];
+    RECORDS_QUARANTINED = Steps "bailiwick_records_quarantined" None [];
     /// Records that were taken in from quarantine when more was known.
     QUARANTINE_RELEASED = Steps "bailiwick_quarantine_released" None [];
     /// Records that were discarded from quarantine.

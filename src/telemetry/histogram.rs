@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Steps;
-
 /// The upper ends of the buckets, in seconds: three in each decade, from 10 µs on.
 const ENDS: [f64; 19] =
     [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -40,8 +38,11 @@ impl Histogram {
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    /// What several have counted together, in steps.
-    pub(super) fn sum<'h>(histograms: impl Iterator<Item = &'h Self>, steps: Steps) -> Counted {
+    /// What several have counted together: `shown` is how a count is shown that is in a bucket and those before it.
+    pub(super) fn sum<'h>(
+        histograms: impl Iterator<Item = &'h Self>,
+        mut shown: impl FnMut(usize, u64) -> u64,
+    ) -> Counted {
         let (mut counts, mut nanos) = ([0; ENDS.len() + 1], 0);
         for histogram in histograms {
             counts.iter_mut().zip(&histogram.buckets).for_each(|(sum, count)| *sum += count.load(Ordering::Relaxed));
@@ -49,10 +50,10 @@ impl Histogram {
         }
         let (mut so_far, mut before) = (0, 0);
         let mut buckets = Vec::with_capacity(counts.len());
-        for (end, count) in ENDS.iter().copied().chain([f64::MAX]).zip(counts) {
+        for (bucket, (end, count)) in ENDS.iter().copied().chain([f64::MAX]).zip(counts).enumerate() {
             so_far += count;
-            let shown = steps.records(so_far);
-            buckets.push((end, shown.saturating_sub(before)));
+            let shown = shown(bucket, so_far).max(before);
+            buckets.push((end, shown - before));
             before = shown;
         }
         Counted { buckets, count: before, sum: if before == 0 { 0.0 } else { nanos as f64 / 1e9 } }
@@ -69,7 +70,7 @@ mod tests {
         histogram.add(Duration::from_micros(10), 2);
         histogram.add(Duration::from_micros(11), 1);
         histogram.add(Duration::from_secs(100), 4);
-        let counted = Histogram::sum([&histogram].into_iter(), Steps::default());
+        let counted = Histogram::sum([&histogram].into_iter(), |_, count| count);
         let full: Vec<(f64, u64)> = counted.buckets.iter().copied().filter(|(_, count)| *count > 0).collect();
         assert_eq!(full, [(1e-5, 2), (2e-5, 1), (f64::MAX, 4)]);
         assert_eq!(counted.count, 7);

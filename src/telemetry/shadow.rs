@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::Steps;
+use super::{Declaration, declared};
 use crate::domain::refusal::Refusal;
 
 /// What the policies in the shadow would do otherwise.
@@ -33,16 +33,20 @@ impl Shadow {
         self.by_outlet.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says in the log what would be otherwise, if anything would. Records are shown in steps.
-    pub fn say(&self, steps: Steps) {
+    /// Says in the log what would be otherwise, if anything would. Records are shown in steps: `shown` is how a count of a
+    /// rule, or of all, is.
+    pub(super) fn say(&self, shown: impl Fn(Declaration, &str, u64) -> u64) {
+        let newly = |rule: &str, allowed: u64, denied: u64| {
+            (shown(declared::SHADOW_NEWLY_ALLOWED, rule, allowed), shown(declared::SHADOW_NEWLY_DENIED, rule, denied))
+        };
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (allowed, denied) = (count(&self.newly_allowed), count(&self.newly_denied));
         if allowed + denied > 0 {
-            let (newly_allowed, newly_denied) = (steps.records(allowed), steps.records(denied));
+            let (newly_allowed, newly_denied) = newly("", allowed, denied);
             tracing::info!(newly_allowed, newly_denied, "records under the policies in the shadow");
         }
         for (rule, (allowed, denied)) in self.by_rule() {
-            let (newly_allowed, newly_denied) = (steps.records(allowed), steps.records(denied));
+            let (newly_allowed, newly_denied) = newly(&rule, allowed, denied);
             tracing::info!(rule, newly_allowed, newly_denied, "records under the policies in the shadow");
         }
         for ((dataset, destination), (newly_allowed, newly_denied)) in self.by_outlet() {

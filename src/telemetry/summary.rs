@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::steps::AllShown;
 use super::{DatasetCounts, Steps, StreamCounts, Telemetry, UNDECLARED, as_shown};
 
 /// After so many intervals in which nothing happened, that is said. So a log that says nothing for longer is of a gateway
@@ -24,16 +25,16 @@ struct Counted {
 }
 
 impl Counted {
-    fn now(counts: &StreamCounts) -> Self {
+    fn now(shown: &AllShown, stream: Option<&str>, counts: &StreamCounts) -> Self {
         let refused = counts.refused.each().collect();
         // A stream without a dataset has the counts of one, too.
         let none = DatasetCounts::default();
         let of_datasets = counts.datasets.values().chain([&none]).flat_map(DatasetCounts::each);
         let of_datasets = of_datasets.map(|counted| (counted, Steps::default()));
+        let steps = counts.steps.now();
         let mut all: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for ((name, declared, count), steps) in counts.each().map(|counted| (counted, counts.steps)).chain(of_datasets)
-        {
-            *all.entry(name).or_default() += as_shown(declared, count, steps);
+        for (counted, steps) in counts.each().map(|counted| (counted, steps)).chain(of_datasets) {
+            *all.entry(counted.0).or_default() += as_shown(shown, counted, stream.unwrap_or(UNDECLARED), steps);
         }
         Self { counts: all, refused }
     }
@@ -73,7 +74,7 @@ impl Summaries {
     pub fn interval(&mut self, telemetry: &Telemetry) {
         let mut is_quiet = true;
         for (stream, counts) in telemetry.streams() {
-            let now = Counted::now(counts);
+            let now = Counted::now(&telemetry.shown, stream, counts);
             let before = self.before.insert(stream.map(str::to_owned), now.clone()).unwrap_or_default();
             let counted = now.since(&before);
             if !counted.is_nothing() {
@@ -99,7 +100,7 @@ impl Summaries {
     /// Logs what has happened since the start: a line for each declared stream, also of one that was quiet.
     pub fn end(telemetry: &Telemetry) {
         for (stream, counts) in telemetry.streams() {
-            let counted = Counted::now(counts);
+            let counted = Counted::now(&telemetry.shown, stream, counts);
             if stream.is_some() || !counted.is_nothing() {
                 say(stream, &counted, "counted since the start");
             }
@@ -129,10 +130,15 @@ fn say(stream: Option<&str>, counted: &Counted, message: &str) {
 mod tests {
     use super::*;
     use crate::domain::refusal::Reason;
+    use crate::telemetry::Growing;
+
+    fn now(counts: &StreamCounts) -> Counted {
+        Counted::now(&AllShown::default(), Some("s"), counts)
+    }
 
     #[test]
     fn the_log_tells_of_records_as_metrics_do() {
-        let counts = StreamCounts { steps: Steps::new(10, 5), ..StreamCounts::default() };
+        let counts = StreamCounts { steps: Growing::new(Steps::new(10, 5)), ..StreamCounts::default() };
         let add = |records: usize| {
             for count in [&counts.records_in, &counts.accepted, &counts.scored] {
                 Telemetry::add(count, records);
@@ -140,14 +146,11 @@ mod tests {
             counts.refused.add(Reason::TooLong, 1);
         };
         add(14);
-        let before = Counted::now(&counts);
+        let before = now(&counts);
         assert_eq!(["records_in", "accepted", "scored"].map(|name| before.of(name)), [0; 3]);
         assert_eq!(list(before.refused.iter()), "[too_long 1]");
         add(1);
-        assert_eq!(
-            ["records_in", "accepted", "scored"].map(|name| Counted::now(&counts).since(&before).of(name)),
-            [20; 3]
-        );
+        assert_eq!(["records_in", "accepted", "scored"].map(|name| now(&counts).since(&before).of(name)), [20; 3]);
     }
 
     #[test]
@@ -155,13 +158,13 @@ mod tests {
         let counts = StreamCounts::default();
         Telemetry::add(&counts.accepted, 5);
         counts.refused.add(Reason::TooLong, 2);
-        let first = Counted::now(&counts);
+        let first = now(&counts);
         Telemetry::add(&counts.accepted, 3);
         counts.refused.add(Reason::Malformed, 4);
-        let second = Counted::now(&counts).since(&first);
+        let second = now(&counts).since(&first);
         assert_eq!((second.of("accepted"), second.of("late")), (3, 0));
         assert_eq!(list(second.refused.iter()), "[malformed 4]");
-        assert!(Counted::now(&counts).since(&Counted::now(&counts)).is_nothing());
+        assert!(now(&counts).since(&now(&counts)).is_nothing());
         for name in ALWAYS {
             assert!(first.counts.contains_key(name), "{name}");
         }

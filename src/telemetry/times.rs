@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::histogram::Counted;
+use super::steps::Shown;
 use super::{Declaration, Histogram, Samples, Steps, declared};
 use crate::domain::name::StreamName;
 
@@ -44,7 +45,15 @@ pub(super) struct AllTimes {
     /// Of syncs that made entries of a log durable.
     logs: [Arc<Histogram>; LOGS.len()],
     /// What was shown last, by metric and label.
-    shown: Mutex<BTreeMap<(&'static str, String), Counted>>,
+    shown: Mutex<BTreeMap<(&'static str, String), Series>>,
+}
+
+/// What was shown last of a histogram.
+#[derive(Debug, Default)]
+struct Series {
+    last: Counted,
+    /// Of each bucket with those before it.
+    buckets: BTreeMap<usize, Shown>,
 }
 
 /// The logs whose syncs are metrics.
@@ -92,20 +101,27 @@ impl AllTimes {
             samples.histogram(declared::MODEL_RUN, &[stream], runs);
         }
         for (log, histogram) in LOGS.iter().zip(&self.logs) {
-            let syncs = self.shown(declared::LOG_SYNC.name, log, Histogram::sum([&**histogram].into_iter(), steps));
+            let syncs = self.shown(declared::LOG_SYNC, log, [&**histogram].into_iter(), steps);
             samples.histogram(declared::LOG_SYNC, &[log], syncs);
         }
     }
 
     /// The sum of all workers.
     fn of_workers(&self, metric: Declaration, label: &str, find: Find<'_>, steps: Steps) -> Counted {
-        self.shown(metric.name, label, Histogram::sum(self.workers.iter().filter_map(|times| find(times)), steps))
+        self.shown(metric, label, self.workers.iter().filter_map(|times| find(times)), steps)
     }
 
     /// What is shown changes only with the shown count: else the seconds would tell of each one.
-    fn shown(&self, metric: &'static str, label: &str, counted: Counted) -> Counted {
+    fn shown<'h>(
+        &self,
+        metric: Declaration,
+        label: &str,
+        histograms: impl Iterator<Item = &'h Histogram>,
+        steps: Steps,
+    ) -> Counted {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = shown.entry((metric, label.to_owned())).or_default();
+        let Series { last, buckets } = shown.entry((metric.name, label.to_owned())).or_default();
+        let counted = Histogram::sum(histograms, |bucket, count| buckets.entry(bucket).or_default().of(steps, count));
         if last.count != counted.count || last.buckets.is_empty() {
             *last = counted;
         }

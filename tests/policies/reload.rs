@@ -348,3 +348,20 @@ async fn what_needs_a_restart_is_refused_by_name_and_what_was_in_force_stays() {
     assert_eq!(lines[0]["policy"], good.as_str());
     assert!(!deployment.path("released/archive").exists());
 }
+
+/// Counts are shown in steps of twice the greatest k, also that of a law that begins later.
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_of_counts_follow_the_greatest_k_over_days_and_reloads() {
+    let deployment = Deployment::new();
+    deployment.edit(REGIME, "[[applies]]\n", "[[applies]]\nfrom = 2099-01-01\n");
+    deployment.set_k(30);
+    let gateway = deployment.start().await;
+    let size = || gateway.app.telemetry().of("visits").steps.now().size();
+    assert_eq!(size(), 60, "no record may go anywhere yet");
+    for (k, steps) in [(40, 120), (7, 120), (61, 240)] {
+        deployment.set_k(k);
+        gateway.reload().await.unwrap();
+        assert_eq!(size(), steps, "{k}");
+    }
+    gateway.stop().await;
+}

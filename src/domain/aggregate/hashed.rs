@@ -7,6 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
+use siphasher::sip::SipHasher24;
 use siphasher::sip128::SipHasher13;
 
 /// Bytes of a hash table of so many entries of a size: at least four places and its end, and at most 16 places for 7 entries.
@@ -40,7 +41,7 @@ impl Change {
     }
 }
 
-/// The secret under which contributors are hashed.
+/// The secret under which contributors are hashed, and what else of the journal must not be found by trying.
 #[derive(Clone, Copy)]
 pub struct ContributorKey(pub [u8; 16]);
 
@@ -70,6 +71,16 @@ impl ContributorKey {
             // The loader takes no contributor of another type.
             _ => rows.map(|_| nobody).collect(),
         }
+    }
+
+    /// What stands for the flush at a position of the journal: never 0. It goes into ids, which leave, and the position tells
+    /// how many entries there are.
+    #[must_use]
+    pub fn part(&self, flushed_at: u64) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write(b"part ");
+        hasher.write(&flushed_at.to_le_bytes());
+        hasher.finish().max(1)
     }
 }
 
@@ -105,6 +116,14 @@ pub(super) type Set = HashSet<Contributor, BuildHasherDefault<PassThrough>>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flush_is_known_by_the_same_number_again_and_by_another_one_under_another_key() {
+        let golden: Vec<u64> =
+            include_str!("../../../tests/golden/part-1.txt").lines().map(|line| line.parse().unwrap()).collect();
+        assert_eq!([1, 2, u64::MAX].map(|position| ContributorKey([7; 16]).part(position)), *golden);
+        assert_ne!(ContributorKey([8; 16]).part(1), ContributorKey([7; 16]).part(1));
+    }
 
     #[test]
     fn the_bytes_of_a_set_are_never_below_those_of_its_table() {

@@ -10,15 +10,21 @@ use crate::domain::policy::{Addition, Ended, Longer, Released, release_longer};
 use crate::domain::time::rfc3339;
 use crate::domain::window::{first_window, window_start};
 use crate::durable::outbox::Closing;
+use crate::storage::Lsn;
 
 impl Collector {
+    /// Which part of their windows a closing releases: 0 is the rest of those that began before a time.
+    pub(super) fn part(&self, before: Option<i64>, closed_at: Lsn) -> u64 {
+        if before.is_some() { 0 } else { self.collecting.key.part(closed_at) }
+    }
+
     /// The windows of a closing were released, which closed those that began before a time. `None`: it only released parts of
     /// windows. What was added up of longer windows that end with it leaves with it.
     pub(super) fn longer_windows(&self, dataset: &DatasetName, before: Option<i64>, closing: &mut Closing) {
         let Some(longer) = self.collecting.longer.get(dataset) else { return };
         let Some(counted) = self.collecting.rules.datasets.get(dataset) else { return };
         let before = before.map(|before| window_start(first_window(Some(before), counted.window), counted.window));
-        let part = if before.is_some() { 0 } else { closing.closed_at };
+        let part = self.part(before, closing.closed_at);
         for ended in longer.ending(counted, before, &mut closing.longer) {
             // What a dry run closes is not released later, either.
             if !self.collecting.rules.is_dry_run {
