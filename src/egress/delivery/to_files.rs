@@ -116,8 +116,9 @@ fn take(
             continue;
         }
         // What a file was being made of before a crash stays one file.
-        let differs = lsn > files.pending && releases.first().is_some_and(|released| sink.differs(released));
-        if differs {
+        let differs = |sink: &file::Sink| releases.first().is_some_and(|released| sink.differs(released));
+        // Perhaps in several files, as the budget has it.
+        while lsn > files.pending && differs(sink) {
             let went = write(delivery, sink, rationed, &dataset, lsn - 1);
             if went != Went::On {
                 return went;
@@ -168,16 +169,13 @@ fn write_if_allowed(
     dataset: &DatasetName,
     read: Lsn,
 ) -> Went {
-    let Some(last) = sink.last(dataset) else { return Went::On };
-    // What was paid for before a crash stays what it was.
-    let forms = rationed.as_ref().map_or(&delivery.forms, Rationed::forms);
-    let form = forms.of(Parcel { lsn: last, of: Some(dataset) }).cloned().unwrap_or_default();
-    let way = Stretch { last, read };
-    let made = match make(delivery, sink, dataset, &form) {
-        Ok(Some(made)) => made,
-        Ok(None) => return Went::On,
+    let Some((last, made)) = (match made_within(delivery, sink, rationed.as_ref(), dataset) {
+        Ok(made) => made,
         Err(went) => return went,
+    }) else {
+        return Went::On;
     };
+    let way = Stretch { last, read };
     if let Some(denied) = delivery.denied(&made.releases) {
         return give_up(delivery, sink, rationed, &made, denied, way);
     }
@@ -232,6 +230,28 @@ fn give_up(
     }
     delivery.gave_up(made.releases.len());
     Went::On
+}
+
+/// Makes the next file of what waits of a dataset, and says where its last release stands. What waits while bytes are
+/// short may be more than a budget can ever have: then the file holds less of it.
+fn made_within(
+    delivery: &Delivery,
+    sink: &mut file::Sink,
+    rationed: Option<&Rationed>,
+    dataset: &DatasetName,
+) -> Result<Option<(Lsn, Made)>, Went> {
+    // What was decided before a crash stays what it was.
+    let pending = delivery.cursor.files.get(dataset.as_str()).map_or(0, |files| files.pending);
+    let forms = rationed.map_or(&delivery.forms, Rationed::forms);
+    while let Some(last) = sink.last(dataset) {
+        let form = forms.of(Parcel { lsn: last, of: Some(dataset) }).cloned().unwrap_or_default();
+        let Some(made) = make(delivery, sink, dataset, &form)? else { return Ok(None) };
+        let is_too_large = rationed.is_some_and(|rationed| made.bytes.len() as u64 > rationed.most());
+        if !(is_too_large && last > pending && sink.halve(dataset)) {
+            return Ok(Some((last, made)));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes a dataset's file in a form, for as long as it takes; or how it went when the gateway stops before.
@@ -401,6 +421,6 @@ fn shed(
 fn confirm(delivery: &mut Delivery, sink: &file::Sink, dataset: &DatasetName, way: Stretch) {
     let Stretch { last, read } = way;
     delivery.cursor.files.insert(dataset.into(), Files { written: last, pending: last });
-    let waiting = sink.first_waiting(dataset);
+    let waiting = sink.first_waiting();
     delivery.cursor.through = delivery.cursor.through.max(waiting.map_or(read, |first| first - 1));
 }

@@ -73,12 +73,47 @@ pub struct Sink {
     waiting: BTreeMap<DatasetName, Waiting>,
 }
 
+/// Releases of a dataset that wait, in order: those that the next file holds, and those behind it.
 struct Waiting {
     releases: Vec<Released>,
+    /// Where each of them stands.
+    stand: Vec<Lsn>,
+    /// What is held back for a file behind the next one.
+    later: Vec<(Lsn, Released)>,
     bytes: usize,
     since: Duration,
-    first: Lsn,
-    last: Lsn,
+}
+
+impl Waiting {
+    fn new(since: Duration) -> Self {
+        Self { releases: Vec::new(), stand: Vec::new(), later: Vec::new(), bytes: 0, since }
+    }
+
+    fn take(&mut self, lsn: Lsn, released: Released) {
+        if !self.later.is_empty() {
+            self.later.push((lsn, released));
+            return;
+        }
+        self.bytes += released.cells().get_array_memory_size();
+        self.stand.push(lsn);
+        self.releases.push(released);
+    }
+
+    /// Holds back the later half, in whole entries of the outbox. Whether there was more than one entry.
+    fn halve(&mut self) -> bool {
+        let middle = self.stand.len() / 2;
+        let Some(entry) = self.stand.get(middle).copied() else { return false };
+        let before = self.stand.partition_point(|lsn| *lsn < entry);
+        let from = if before > 0 { before } else { self.stand.partition_point(|lsn| *lsn <= entry) };
+        if from == self.stand.len() {
+            return false;
+        }
+        let back: Vec<_> = self.stand.drain(from..).zip(self.releases.drain(from..)).collect();
+        let bytes: usize = back.iter().map(|(_, released)| released.cells().get_array_memory_size()).sum();
+        self.bytes -= bytes;
+        self.later.splice(0..0, back);
+        true
+    }
 }
 
 impl Sink {
@@ -90,16 +125,14 @@ impl Sink {
 
     /// Takes a release that stands in the outbox at `lsn`, at a monotonic time.
     pub fn take(&mut self, lsn: Lsn, released: Released, now: Duration) {
-        let waiting = self.waiting.entry(released.dataset().clone()).or_insert_with(|| Waiting {
-            releases: Vec::new(),
-            bytes: 0,
-            since: now,
-            first: lsn,
-            last: lsn,
-        });
-        waiting.bytes += released.cells().get_array_memory_size();
-        waiting.last = lsn;
-        waiting.releases.push(released);
+        let waiting = self.waiting.entry(released.dataset().clone()).or_insert_with(|| Waiting::new(now));
+        waiting.take(lsn, released);
+    }
+
+    /// Holds back the later half of what a dataset's file would hold, in whole entries of the outbox: it waits for the file
+    /// behind it. Whether there was more than one entry.
+    pub fn halve(&mut self, dataset: &DatasetName) -> bool {
+        self.waiting.get_mut(dataset).is_some_and(Waiting::halve)
     }
 
     /// Whether the cells of a release have other columns than those of its dataset that wait: they were declared otherwise.
@@ -130,33 +163,33 @@ impl Sink {
         due.map(|(dataset, _)| dataset.clone()).collect()
     }
 
-    /// A dataset's releases that wait, in order.
+    /// A dataset's releases that the next file holds, in order.
     #[must_use]
     pub fn waiting(&self, dataset: &DatasetName) -> &[Released] {
         self.waiting.get(dataset).map_or(&[], |waiting| &waiting.releases)
     }
 
-    /// The first position of a dataset's releases that wait.
+    /// The first position of the releases that a dataset's next file holds.
     #[must_use]
     pub fn first(&self, dataset: &DatasetName) -> Option<Lsn> {
-        self.waiting.get(dataset).map(|waiting| waiting.first)
+        self.waiting.get(dataset)?.stand.first().copied()
     }
 
-    /// The last position of a dataset's releases that wait.
+    /// The last position of the releases that a dataset's next file holds.
     #[must_use]
     pub fn last(&self, dataset: &DatasetName) -> Option<Lsn> {
-        self.waiting.get(dataset).map(|waiting| waiting.last)
+        self.waiting.get(dataset)?.stand.last().copied()
     }
 
-    /// The first position of all releases that wait, but for those of one dataset.
+    /// The first position of all releases that wait.
     #[must_use]
-    pub fn first_waiting(&self, but: &DatasetName) -> Option<Lsn> {
-        self.waiting.iter().filter(|(dataset, _)| *dataset != but).map(|(_, waiting)| waiting.first).min()
+    pub fn first_waiting(&self) -> Option<Lsn> {
+        self.waiting.values().filter_map(|waiting| waiting.stand.first().copied()).min()
     }
 
     /// The datasets whose releases wait, and how many of each.
     pub fn each_waiting(&self) -> impl Iterator<Item = (&DatasetName, usize)> {
-        self.waiting.iter().map(|(dataset, waiting)| (dataset, waiting.releases.len()))
+        self.waiting.iter().map(|(dataset, waiting)| (dataset, waiting.releases.len() + waiting.later.len()))
     }
 
     /// Makes a dataset's file of what waits, in a form. Nothing is written yet.
@@ -184,9 +217,14 @@ impl Sink {
         Ok(())
     }
 
-    /// A dataset's releases do not wait any more.
+    /// The releases that a dataset's next file holds do not wait any more. What was held back comes next.
     pub fn pass_over(&mut self, dataset: &DatasetName) {
-        self.waiting.remove(dataset);
+        let Some(Waiting { later, since, .. }) = self.waiting.remove(dataset) else { return };
+        let mut next = Waiting::new(since);
+        later.into_iter().for_each(|(lsn, released)| next.take(lsn, released));
+        if !next.releases.is_empty() {
+            self.waiting.insert(dataset.clone(), next);
+        }
     }
 }
 
