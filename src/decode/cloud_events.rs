@@ -10,61 +10,28 @@ use bytes::Bytes;
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
 
-use super::columns::{self, Columns};
+use super::columns::Columns;
+use super::counted::Counted;
 use super::wire::{BYTES, bytes, skip, tag};
 use super::{Limits, Undecodable, json, rows};
-
-/// A batch whose events were counted.
-pub struct Opened {
-    pub(super) stream: Arc<Stream>,
-    batch: Bytes,
-    rows: usize,
-}
 
 /// Counts the events of an encoded `CloudEventBatch`.
 ///
 /// # Errors
 /// When it is none, or holds too many.
-pub fn open(stream: &Arc<Stream>, batch: Bytes, limits: Limits) -> Result<Opened, Undecodable> {
-    let malformed = || Undecodable::malformed("the payload is not a protobuf message of CloudEvents");
-    let mut rows = 0;
-    let mut rest = batch.as_ref();
-    while !rest.is_empty() {
-        let (event, after) = event(rest).ok_or_else(malformed)?;
-        rest = after;
-        rows += usize::from(event.is_some());
-        if rows > limits.rows_max {
-            return Err(Undecodable::too_many_rows(limits.rows_max));
-        }
-    }
-    let opened = Opened { stream: Arc::clone(stream), batch, rows };
-    limits.check(opened.bytes())?;
-    Ok(opened)
+pub fn open(stream: &Arc<Stream>, batch: Bytes, limits: Limits) -> Result<Counted, Undecodable> {
+    Counted::new(stream, batch, limits, "the payload is not a protobuf message of CloudEvents", event)
 }
 
-impl Opened {
-    /// How many records there are.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The most memory that the records take once they are decoded.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        columns::bytes(&self.stream, self.rows, self.batch.len())
-    }
-
-    /// Adds the records to columns. Text data is JSON, and `datacontenttype` must not say otherwise; binary data is JSON
-    /// unless it says protobuf; an `Any` holds a protobuf row. A malformed event is refused alone.
-    pub(super) fn fill(&self, columns: &mut Columns<'_>, plan: &rows::Plan) {
-        let mut rest = self.batch.as_ref();
-        while let Some((found, after)) = event(rest) {
-            if let Some(event) = found {
-                row(columns, plan, event);
-            }
-            rest = after;
+/// Adds the records to columns. Text data is JSON, and `datacontenttype` must not say otherwise; binary data is JSON
+/// unless it says protobuf; an `Any` holds a protobuf row. A malformed event is refused alone.
+pub(super) fn fill(counted: &Counted, columns: &mut Columns<'_>, plan: &rows::Plan) {
+    let mut rest = counted.payload.as_ref();
+    while let Some((found, after)) = event(rest) {
+        if let Some(event) = found {
+            row(columns, plan, event);
         }
+        rest = after;
     }
 }
 

@@ -19,12 +19,14 @@ use crate::domain::stream::{Field, FieldType, Undeclared};
 pub mod arrow;
 pub mod cloud_events;
 mod columns;
+mod counted;
 mod json;
 pub mod rows;
 mod spelling;
 mod together;
 mod wire;
 
+pub use counted::Counted;
 pub use together::{Share, Together};
 
 /// What one request may hold.
@@ -75,11 +77,11 @@ impl Payload {
 /// A payload that was looked at and is not decoded yet.
 pub enum Opened {
     /// Protobuf rows.
-    Rows(rows::Opened),
+    Rows(Counted),
     /// Arrow IPC.
     Arrow(arrow::Opened),
     /// CloudEvents.
-    Events(cloud_events::Opened),
+    Events(Counted),
 }
 
 impl Opened {
@@ -104,9 +106,8 @@ impl Opened {
     #[must_use]
     pub fn rows(&self) -> usize {
         match self {
-            Self::Rows(opened) => opened.rows(),
+            Self::Rows(counted) | Self::Events(counted) => counted.rows(),
             Self::Arrow(opened) => opened.rows(),
-            Self::Events(opened) => opened.rows(),
         }
     }
 
@@ -114,9 +115,8 @@ impl Opened {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Rows(opened) => opened.bytes(),
+            Self::Rows(counted) | Self::Events(counted) => counted.bytes(),
             Self::Arrow(opened) => opened.bytes(),
-            Self::Events(opened) => opened.bytes(),
         }
     }
 
@@ -132,9 +132,8 @@ impl Opened {
 
     fn stream(&self) -> &Arc<Stream> {
         match self {
-            Self::Rows(opened) => &opened.stream,
+            Self::Rows(counted) | Self::Events(counted) => &counted.stream,
             Self::Arrow(opened) => &opened.stream,
-            Self::Events(opened) => &opened.stream,
         }
     }
 }

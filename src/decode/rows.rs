@@ -13,57 +13,27 @@ use crate::domain::refusal::Reason;
 use crate::domain::stream::{FieldType, Stream};
 use crate::domain::time;
 
-use super::columns::{self, Columns};
+use super::columns::Columns;
+use super::counted::Counted;
 use super::wire::{BYTES, FIXED32, FIXED64, VARINT, array, bytes, skip, tag, varint};
 use super::{Limits, Undecodable};
-
-/// A payload whose records were counted.
-pub struct Opened {
-    pub(super) stream: Arc<Stream>,
-    payload: Bytes,
-    rows: usize,
-}
 
 /// Counts the records of a payload.
 ///
 /// # Errors
 /// When the outer message is malformed or holds too many records.
-pub fn open(stream: &Arc<Stream>, payload: Bytes, limits: Limits) -> Result<Opened, Undecodable> {
-    let malformed = || Undecodable::malformed("the payload is not a protobuf message of rows");
-    let mut rows = 0;
-    let mut rest = payload.as_ref();
-    while !rest.is_empty() {
-        (_, rest) = record(rest).ok_or_else(malformed)?;
-        rows += 1;
-        if rows > limits.rows_max {
-            return Err(Undecodable::too_many_rows(limits.rows_max));
-        }
-    }
-    let opened = Opened { stream: Arc::clone(stream), payload, rows };
-    limits.check(opened.bytes())?;
-    Ok(opened)
+pub fn open(stream: &Arc<Stream>, payload: Bytes, limits: Limits) -> Result<Counted, Undecodable> {
+    Counted::new(stream, payload, limits, "the payload is not a protobuf message of rows", |rest| {
+        record(rest).map(|(record, after)| (Some(record), after))
+    })
 }
 
-impl Opened {
-    /// How many records there are.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The most memory that the records take once they are decoded.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        columns::bytes(&self.stream, self.rows, self.payload.len())
-    }
-
-    /// Adds the records to columns. A malformed one is refused alone.
-    pub(super) fn fill(&self, columns: &mut Columns<'_>, plan: &Plan) {
-        let mut rest = self.payload.as_ref();
-        while let Some((record, after)) = record(rest) {
-            row(columns, plan, record);
-            rest = after;
-        }
+/// Adds the records to columns. A malformed one is refused alone.
+pub(super) fn fill(counted: &Counted, columns: &mut Columns<'_>, plan: &Plan) {
+    let mut rest = counted.payload.as_ref();
+    while let Some((record, after)) = record(rest) {
+        row(columns, plan, record);
+        rest = after;
     }
 }
 

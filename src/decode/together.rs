@@ -11,7 +11,7 @@ use crate::domain::stream::Stream;
 
 use super::arrow::{Direct, Parts};
 use super::columns::Columns;
-use super::{Decoded, Opened, Undecodable, rows};
+use super::{Decoded, Opened, Undecodable, cloud_events, rows};
 
 /// The decoded records of requests of one stream.
 pub struct Together {
@@ -100,8 +100,8 @@ impl Decoding<'_> {
         for payload in payloads.drain(..) {
             let dropped = columns.dropped();
             match payload {
-                Opened::Rows(opened) => opened.fill(&mut columns, &plan),
-                Opened::Events(opened) => opened.fill(&mut columns, &plan),
+                Opened::Rows(counted) => rows::fill(counted, &mut columns, &plan),
+                Opened::Events(counted) => cloud_events::fill(counted, &mut columns, &plan),
                 Opened::Arrow(_) => {}
             }
             self.shares.push(Ok(Share { rows: payload.rows(), dropped: columns.dropped() - dropped }));

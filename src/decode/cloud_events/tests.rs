@@ -8,7 +8,7 @@ use arrow_array::types::Int64Type;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use prost::Message;
 
-use super::{Bytes, Columns, Limits, Reason, Undecodable, open, rows};
+use super::{Bytes, Columns, Limits, Reason, Undecodable, fill, open, rows};
 use crate::domain::stream::{FieldType, Stream, Undeclared};
 use crate::ingress::proto::cloudevents::cloud_event::CloudEventAttributeValue;
 use crate::ingress::proto::cloudevents::cloud_event::Data as Wire;
@@ -42,7 +42,7 @@ type Read = Result<Option<i64>, (Reason, Option<String>)>;
 fn decoded(batch: Bytes) -> Result<Vec<Read>, Undecodable> {
     let opened = open(&stream(), batch, LIMITS)?;
     let mut columns = Columns::new(&opened.stream, opened.rows);
-    opened.fill(&mut columns, &rows::Plan::new(&opened.stream));
+    fill(&opened, &mut columns, &rows::Plan::new(&opened.stream));
     let (columns, refusals, _) = columns.into_parts()?;
     let values = columns.column(0).as_primitive::<Int64Type>();
     let mut all: Vec<_> =

@@ -10,7 +10,7 @@ use crate::domain::refusal::Reason;
 use crate::domain::stream::{FieldType, Undeclared};
 
 use super::super::test_stream;
-use super::{Arc, BYTES, Columns, FIXED32, FIXED64, Opened, Plan, VARINT, open, timestamp, wire_of};
+use super::{Arc, BYTES, Columns, Counted, FIXED32, FIXED64, Plan, VARINT, fill, open, timestamp, wire_of};
 use crate::decode::Limits;
 
 /// Numbers whose tags have one, two and three bytes; the order of declaration is not the order of numbers.
@@ -216,9 +216,9 @@ proptest! {
         for record in &records {
             encode(1, BYTES, 0, record, &mut payload);
         }
-        let opened = Opened { stream: Arc::clone(&stream), payload: payload.into(), rows: records.len() };
+        let counted = Counted { stream: Arc::clone(&stream), payload: payload.into(), rows: records.len() };
         let mut columns = Columns::new(&stream, records.len());
-        opened.fill(&mut columns, &Plan::new(&stream));
+        fill(&counted, &mut columns, &Plan::new(&stream));
         let (batch, refusals, dropped) = columns.into_parts().unwrap();
         prop_assert_eq!(batch.num_rows(), records.len());
         let expected: Vec<Expected> = records.iter().map(|record| Expected::of(record, undeclared)).collect();
