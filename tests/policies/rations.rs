@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use bailiwick::clock::Clock;
-use bailiwick::config::{Config, Http};
+use bailiwick::config::{Config, Destination, Http};
 use bailiwick::domain::policy::{By, Changes, Reduction, RollUp, Step, Top};
 use bailiwick::egress::budget::Settings;
 use serde_json::{Value, json};
@@ -70,6 +70,10 @@ fn bytes(deployment: &Deployment) -> u64 {
     files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
 }
 
+fn files(deployment: &Deployment) -> usize {
+    fs::read_dir(deployment.path("released/hub/by_country")).unwrap().count()
+}
+
 fn budget(hub: &Value, key: &str) -> u64 {
     hub["budget"][key].as_u64().unwrap()
 }
@@ -96,6 +100,37 @@ async fn files_that_the_bytes_do_not_suffice_for_wait_and_leave_once_after_a_res
     gateway.stop().await;
     let releases: BTreeSet<String> = deployment.released("hub").iter().map(ToString::to_string).collect();
     assert_eq!(releases.len(), 6, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_together_leaves_in_files_that_the_budget_can_have() {
+    let deployment = Deployment::new();
+    deployment.set_k(5);
+    let start = async |bytes| {
+        let change = |config: &mut Config| {
+            let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), Vec::new());
+            let budget = Settings { bytes, per: DAY, widened, smaller, sheds_after: None, first };
+            config.budgets.insert("hub".parse().unwrap(), budget);
+            let Some(Destination::File(hub)) = config.destinations.get_mut("hub") else { panic!("the hub is a folder") };
+            // All that is there at a stop would be one file.
+            hub.rotate_after = DAY;
+        };
+        deployment.start_with(change).await
+    };
+    let gateway = start(1_000).await;
+    send(&gateway, &deployment, 1..11).await;
+    gateway.stop().await;
+    let (some, files) = (deployment.released("hub").len(), files(&deployment));
+    assert!((2..10).contains(&some) && files == 1 && bytes(&deployment) <= 1_000, "{some} in {files} files");
+    // What is left is not lost, and does not come twice, whatever the budget is then.
+    deployment.remove("journal/budgets");
+    let gateway = start(1_500).await;
+    gateway.stop().await;
+    assert!((some + 2..10).contains(&deployment.released("hub").len()) && bytes(&deployment) <= 2_500);
+    deployment.remove("journal/budgets");
+    start(100_000).await.stop().await;
+    let releases: BTreeSet<String> = deployment.released("hub").iter().map(ToString::to_string).collect();
+    assert_eq!((deployment.released("hub").len(), releases.len()), (10, 10), "each once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

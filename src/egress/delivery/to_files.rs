@@ -116,9 +116,8 @@ fn take(
             continue;
         }
         // What a file was being made of before a crash stays one file.
-        let differs = |sink: &file::Sink| releases.first().is_some_and(|released| sink.differs(released));
-        // Perhaps in several files, as the budget has it.
-        while lsn > files.pending && differs(sink) {
+        let differs = lsn > files.pending && releases.first().is_some_and(|released| sink.differs(released));
+        if differs {
             let went = write(delivery, sink, rationed, &dataset, lsn - 1);
             if went != Went::On {
                 return went;
@@ -141,8 +140,9 @@ fn take(
     Went::On
 }
 
-/// Writes a dataset's file: it is made, and waits for bytes of the budget; the cursor says which releases it holds; it is
-/// paid for; it is written; then the cursor says that it was.
+/// Writes what waits of a dataset, as a file, or as several, if a budget can never have the bytes of one. A file is made, and
+/// waits for bytes of the budget; the cursor says which releases it holds; it is paid for; it is written; then the cursor
+/// says that it was.
 fn write(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
@@ -151,8 +151,10 @@ fn write(
     read: Lsn,
 ) -> Went {
     loop {
+        let first = sink.first(dataset);
         match write_if_allowed(delivery, sink, rationed, dataset, read) {
             Went::Denied => {}
+            Went::On if sink.first(dataset).is_some_and(|next| Some(next) != first) => continue,
             went => return went,
         }
         if !delivery.pause() {
