@@ -111,7 +111,9 @@ async fn what_waits_together_leaves_in_files_that_the_budget_can_have() {
             let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), Vec::new());
             let budget = Settings { bytes, per: DAY, widened, smaller, sheds_after: None, first };
             config.budgets.insert("hub".parse().unwrap(), budget);
-            let Some(Destination::File(hub)) = config.destinations.get_mut("hub") else { panic!("the hub is a folder") };
+            let Some(Destination::File(hub)) = config.destinations.get_mut("hub") else {
+                panic!("the hub is a folder")
+            };
             // All that is there at a stop would be one file.
             hub.rotate_after = DAY;
         };
@@ -189,6 +191,10 @@ async fn files_that_are_shed_never_leave_and_the_ledger_says_so() {
     let all_went = |hub: &Value| deployment.released("hub").len() as u64 + budget(hub, "shed_releases") == 6;
     let hub = told(&gateway, |hub| hub["waiting_releases"] == 0 && all_went(hub));
     let shed = budget(&hub, "shed_releases");
+    let status: Value =
+        serde_json::from_str(&get(&gateway.app.monitor_address().unwrap().to_string(), "/status").1).unwrap();
+    let check = status["checks"].as_array().unwrap().iter().find(|check| check["name"] == "budgets").unwrap();
+    assert!(check["state"] == "warning" && check["says"].as_str().unwrap().contains("were shed: "), "{check}");
     assert_eq!(gateway.app.stop().await.left, []);
     let released = deployment.released("hub").len() as u64;
     assert!(released > 0 && shed > 0 && released + shed == 6, "{hub}");

@@ -330,12 +330,23 @@ impl Observer {
         let short = backlogs.iter().filter(|backlog| backlog.deferred() > 0);
         let each: Vec<String> =
             short.map(|backlog| format!("{} for `{}`", backlog.deferred(), backlog.destination)).collect();
-        if each.is_empty() {
-            return Check::well(NAME, "no release waits for bytes of a budget");
+        let shed = backlogs.iter().filter_map(|backlog| {
+            let in_a_row = backlog.budget.filter(|budget| budget.shed_in_a_row > 0)?.shed_in_a_row;
+            Some(format!("{in_a_row} for `{}`", backlog.destination))
+        });
+        let shed: Vec<String> = shed.collect();
+        let says = [("releases wait", each), ("the last releases were shed", shed)];
+        let says = says.into_iter().filter(|(_, each)| !each.is_empty());
+        let says: Vec<String> = says.map(|(what, each)| format!("{what}: {}", each.join(", "))).collect();
+        if says.is_empty() {
+            return Check::well(
+                NAME,
+                "no release waits for bytes of a budget, and none was shed since the last one that left",
+            );
         }
         Check::warning(
             NAME,
-            format!("releases wait, because the budget of their destination does not suffice: {}", each.join(", ")),
+            format!("the budget of a destination does not suffice. {}", says.join("; ")),
             "wait, raise `bytes` in [destinations.NAME.budget], or let less leave: another `format`, longer windows",
         )
     }

@@ -208,7 +208,14 @@ impl Delivery {
 
     /// So many releases were not sent, and never will be.
     pub(super) fn passed_over(&self, releases: usize, is_widened: bool) {
-        self.status.passed_over(releases, is_widened);
+        if is_widened {
+            self.status.widened(releases);
+        } else if self.status.shed(releases) {
+            tracing::warn!(
+                destination = %self.name,
+                "releases are shed: the budget of bytes of this destination does not suffice. The ledger says which"
+            );
+        }
     }
 
     /// Releases are about to leave, some of them smaller than they are.

@@ -26,8 +26,9 @@ pub(super) struct Status {
     trouble: Mutex<Option<Trouble>>,
     /// Nothing may go to it, so it is not reached.
     closed: AtomicBool,
-    /// Releases that were shed since the start.
+    /// Releases that were shed since the start, and those since the last one that left.
     shed: AtomicU64,
+    shed_in_a_row: AtomicU64,
     /// Releases that were left out since the start, because others add up their rows.
     widened: AtomicU64,
     /// Releases that were shed since the start, because no policy let them go any more.
@@ -50,6 +51,8 @@ pub struct Budgeted {
     pub is_short: bool,
     /// Releases that were shed since the start.
     pub shed: u64,
+    /// Those that were shed since the last one that left.
+    pub shed_in_a_row: u64,
     /// Releases that were left out since the start, because others add up their rows.
     pub widened: u64,
     /// Releases that left something out since the start.
@@ -93,22 +96,37 @@ impl Status {
 
     /// So many releases were confirmed, or turned out to be there already.
     pub(super) fn delivered(&self, releases: usize) {
+        self.settled(releases);
+        if releases > 0 {
+            self.shed_in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// So many releases do not wait any more.
+    fn settled(&self, releases: usize) {
         self.delivered.fetch_add(releases as u64, Ordering::Relaxed);
         if releases > 0 {
             *self.trouble() = None;
         }
     }
 
-    /// So many releases were not sent, and never will be; whether that is because others add up their rows.
-    pub(super) fn passed_over(&self, releases: usize, is_widened: bool) {
-        self.delivered(releases);
-        let counter = if is_widened { &self.widened } else { &self.shed };
-        counter.fetch_add(releases as u64, Ordering::Relaxed);
+    /// So many releases were left out, because others add up their rows.
+    pub(super) fn widened(&self, releases: usize) {
+        self.settled(releases);
+        self.widened.fetch_add(releases as u64, Ordering::Relaxed);
+    }
+
+    /// So many releases were not sent, because the budget does not suffice, and never will be. Whether they are the first
+    /// ones since one left.
+    pub(super) fn shed(&self, releases: usize) -> bool {
+        self.settled(releases);
+        self.shed.fetch_add(releases as u64, Ordering::Relaxed);
+        self.shed_in_a_row.fetch_add(releases as u64, Ordering::Relaxed) == 0
     }
 
     /// So many releases were shed, because no policy lets them go any more.
     pub(super) fn denied(&self, releases: usize) {
-        self.delivered(releases);
+        self.settled(releases);
         self.denied.fetch_add(releases as u64, Ordering::Relaxed);
     }
 
@@ -135,6 +153,7 @@ impl Status {
             left: level.left(now),
             is_short,
             shed: count(&self.shed),
+            shed_in_a_row: count(&self.shed_in_a_row),
             widened: count(&self.widened),
             degraded: count(&self.degraded),
             left_out: count(&self.left_out),
