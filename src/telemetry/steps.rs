@@ -119,17 +119,26 @@ pub(super) struct Shown {
 impl Shown {
     /// The count as it is shown.
     pub(super) fn of(&mut self, steps: Steps, count: u64) -> u64 {
-        let says = steps.records(count);
         match self.steps {
             // Somebody else reads at the same time, and has the greater ones already.
             Some(before) if before.size > steps.size => return self.last,
-            Some(before) if before != steps => self.from = (self.last, says),
+            Some(before) if before != steps => {
+                // What came since it was shown last, in whole new steps.
+                let since = self.says(before, count).saturating_sub(self.last);
+                self.last = self.last.saturating_add(since / steps.size * steps.size);
+                self.from = (self.last, steps.records(count));
+            }
             _ => {}
         }
         self.steps = Some(steps);
-        let (shown_then, said_then) = self.from;
-        self.last = self.last.max(shown_then.saturating_add(says.saturating_sub(said_then)));
+        self.last = self.last.max(self.says(steps, count));
         self.last
+    }
+
+    /// What steps say of a count, going on from when they had grown.
+    fn says(&self, steps: Steps, count: u64) -> u64 {
+        let (shown_then, said_then) = self.from;
+        shown_then.saturating_add(steps.records(count).saturating_sub(said_then))
     }
 }
 
@@ -212,6 +221,18 @@ mod tests {
                 assert!(changed_at.windows(2).all(|two| two[1] - two[0] == 60), "{changed_at:?}");
                 assert_eq!(new.size, 60);
             }
+        }
+    }
+
+    #[test]
+    fn a_count_that_nobody_looked_at_while_its_steps_grew_is_not_left_behind() {
+        for (chance, came) in (0..40).flat_map(|chance| [0, 19, 59, 61, 1_000, 1_234].map(|came| (chance, came))) {
+            let (old, mut shown) = (Steps::new(10, chance), Shown::default());
+            let last = shown.of(old, 55);
+            let next = shown.of(old.grown(25, chance), 55 + came);
+            assert!((next - last).is_multiple_of(60) && next.abs_diff(55 + came) < 20 + 60, "{last} {next} {came}");
+            let later = shown.of(old.grown(25, chance), 2_000);
+            assert!(later.abs_diff(2_000) < 20 + 2 * 60, "{later}");
         }
     }
 
