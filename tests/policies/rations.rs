@@ -193,7 +193,7 @@ async fn files_that_are_shed_never_leave_and_the_ledger_says_so() {
     let shed = budget(&hub, "shed_releases");
     let status: Value =
         serde_json::from_str(&get(&gateway.app.monitor_address().unwrap().to_string(), "/status").1).unwrap();
-    let check = status["checks"].as_array().unwrap().iter().find(|check| check["name"] == "budgets").unwrap();
+    let check = status["checks"].as_array().unwrap().iter().find(|check| check["check"] == "budgets").unwrap();
     assert!(check["state"] == "warning" && check["says"].as_str().unwrap().contains("were shed: "), "{check}");
     assert_eq!(gateway.app.stop().await.left, []);
     let released = deployment.released("hub").len() as u64;
