@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::domain::name::DestinationName;
 use crate::domain::printable;
+use crate::durable::checkpoint;
 use crate::egress::delivery::Cursor;
 use crate::storage::{Damage, Error, FileSystem, Lsn, Slots, Stored, Wrong, write_file_durably};
 
@@ -50,6 +51,8 @@ pub enum Loss {
     Checkpoint {
         /// The file's name.
         file: String,
+        /// Whether one before it is used.
+        has_before: bool,
     },
     /// A log has no segment, and a gateway has run here.
     Emptied {
@@ -145,7 +148,7 @@ impl Loss {
     pub fn of_checkpoints(files: Vec<String>, used: Option<Lsn>) -> Vec<Self> {
         let lsn = |file: &str| file.strip_prefix("checkpoint-").and_then(|lsn| lsn.parse::<Lsn>().ok());
         let damaged = files.into_iter().filter(|file| lsn(file) > used.or(Some(0)));
-        damaged.map(|file| Self::Checkpoint { file }).collect()
+        damaged.map(|file| Self::Checkpoint { file, has_before: used.is_some() }).collect()
     }
 
     /// The entries that are lost for certain or perhaps: first and last.
@@ -217,8 +220,8 @@ impl fmt::Display for Loss {
                 "releases for destination {} are missing: the outbox begins at {first}, after what it has confirmed",
                 printable::line(destination)
             ),
-            Self::Checkpoint { file } => {
-                write!(formatter, "{} is damaged; the one before it is used", printable::line(file))
+            Self::Checkpoint { file, has_before } => {
+                write!(formatter, "{} is damaged; {}", printable::line(file), checkpoint::instead(*has_before))
             }
             Self::Emptied { log } => write!(
                 formatter,

@@ -91,7 +91,7 @@ impl Checkpoint {
     pub fn newest(fs: &dyn FileSystem, directory: &Path) -> Result<Option<Self>, Error> {
         let mut found = found(fs, directory)?;
         found.sort_unstable();
-        for lsn in found.into_iter().rev() {
+        while let Some(lsn) = found.pop() {
             let path = directory.join(name(lsn));
             let bytes = read_file(fs, &path, BYTES_MAX)?;
             if let Some(version) = bytes.as_deref().and_then(version).filter(|version| *version > VERSION) {
@@ -101,8 +101,7 @@ impl Checkpoint {
             if checkpoint.is_some() {
                 return Ok(checkpoint);
             }
-            tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; the one before it is used. \
-             Check the disk");
+            tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; {}. Check the disk", instead(!found.is_empty()));
         }
         Ok(None)
     }
@@ -210,11 +209,22 @@ fn version(bytes: &[u8]) -> Option<u32> {
     if is_whole { reader.u32() } else { None }
 }
 
+/// What becomes of a checkpoint that is damaged, by whether there is one before it.
+#[must_use]
+pub fn instead(has_before: bool) -> &'static str {
+    if has_before {
+        "the one before it is used"
+    } else {
+        "there is none before it: only what is still in the journal is counted"
+    }
+}
+
 /// The directory of the checkpoints.
 pub struct Checkpoints {
     fs: Arc<dyn FileSystem>,
     directory: PathBuf,
-    /// The position of the last one.
+    /// The positions of the last two; 0: there is none.
+    before: Lsn,
     last: Lsn,
 }
 
@@ -227,21 +237,31 @@ impl Checkpoints {
         create_directories(&*fs, &directory)?;
         let newest = Checkpoint::newest(&*fs, &directory)?;
         let last = newest.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
-        Ok((Self { fs, directory, last }, newest))
+        let before = found(&*fs, &directory)?.into_iter().filter(|lsn| *lsn < last).max().unwrap_or(0);
+        Ok((Self { fs, directory, before, last }, newest))
     }
 
-    /// Makes a checkpoint durable. Returns the position through which the journal is no longer needed.
+    /// The position of the last one; 0: there is none.
+    #[must_use]
+    pub fn last(&self) -> Lsn {
+        self.last
+    }
+
+    /// Makes a checkpoint durable. Returns the position through which the journal is no longer needed. One at the position
+    /// of the last one takes its place, and the one before stays.
     ///
     /// # Errors
     /// When it cannot be written; the ones before it stand.
     pub fn write(&mut self, checkpoint: &Checkpoint) -> Result<Lsn, Error> {
         write_file_durably(&*self.fs, &self.directory.join(name(checkpoint.lsn)), &checkpoint.encode())?;
-        let before = std::mem::replace(&mut self.last, checkpoint.lsn);
-        for old in found(&*self.fs, &self.directory)?.into_iter().filter(|lsn| *lsn < before) {
+        if checkpoint.lsn != self.last {
+            self.before = std::mem::replace(&mut self.last, checkpoint.lsn);
+        }
+        for old in found(&*self.fs, &self.directory)?.into_iter().filter(|lsn| *lsn < self.before) {
             let path = self.directory.join(name(old));
             self.fs.remove(&path).map_err(|source| Error::Io { doing: "remove", path, source })?;
         }
-        Ok(before)
+        Ok(self.before)
     }
 }
 
@@ -458,6 +478,28 @@ mod tests {
             Checkpoint::decode(&bytes).is_some()
         };
         assert_eq!((with(b"golden"), with(b"gilded"), with(b"gol/en")), (true, true, false));
+    }
+
+    #[test]
+    fn the_one_before_stays_when_nothing_came_between_two_checkpoints() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let fs: Arc<dyn FileSystem> = Arc::new(crate::storage::RealFileSystem);
+        let open = || Checkpoints::open(Arc::clone(&fs), directory.path().into()).unwrap().0;
+        let golden = unhex(include_str!("../../tests/golden/checkpoint-7.hex").trim());
+        let at = |lsn| Checkpoint { lsn, ..Checkpoint::decode(&golden).unwrap() };
+        let files = || {
+            let mut files = found(&*fs, directory.path()).unwrap();
+            files.sort_unstable();
+            files
+        };
+        let mut checkpoints = open();
+        let steps =
+            [(5, 0, &[5][..]), (5, 0, &[5]), (9, 5, &[5, 9]), (9, 5, &[5, 9]), (12, 9, &[9, 12]), (12, 9, &[9, 12])];
+        for (lsn, needless, left) in steps {
+            assert_eq!((checkpoints.write(&at(lsn)).unwrap(), &files()[..]), (needless, left));
+            // A start in between knows them, too.
+            checkpoints = open();
+        }
     }
 
     #[test]

@@ -571,21 +571,22 @@ impl Collector {
         }
     }
 
-    /// What the checkpoint holds is on disk before it is: the entries in the journal, the releases in the
-    /// outbox. What is needed to start from the one before stays.
-    /// What closings after it put there says what they did, when they are replayed: so all after `outbox_last`, what there was
-    /// at its position, stays too.
+    /// What the checkpoint holds is on disk before it is: entries in the journal, releases in the outbox. What a start from the
+    /// one before needs stays. What closings after it put into the outbox says what they did, when they are replayed: so all
+    /// after `outbox_last`, what there was at its position, stays too.
     fn write(&mut self, checkpoint: &Checkpoint, outbox_last: Lsn) -> Result<(), Error> {
         if !self.sequencer.journal.wait_durable(checkpoint.lsn) {
             return Ok(());
         }
         // After the position that is needed from this checkpoint on, so that it stays as long as the checkpoint does.
         self.keep_told();
+        let goes_on = self.collecting.checkpoints.last() < checkpoint.lsn;
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
         self.sequencer.journal.let_go(needed_after)?;
         self.forget_quiet(needed_after);
         // A start may have to go back to the checkpoint before.
-        self.outbox_needed = std::mem::replace(&mut self.outbox_at_checkpoint, outbox_last);
+        self.outbox_needed = if goes_on { self.outbox_at_checkpoint } else { self.outbox_needed };
+        self.outbox_at_checkpoint = outbox_last;
         let needless = (self.collecting.confirmed)().min(self.outbox_needed);
         self.collecting.outbox.let_go(self.wholes.spare(needless))?;
         tracing::debug!(lsn = checkpoint.lsn, windows = checkpoint.windows.len(), "checkpoint");
