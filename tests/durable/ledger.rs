@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use bailiwick::ingress::proto::ingest::PublishRequest;
+use bailiwick::ledger::note::Signer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -257,6 +258,33 @@ fn a_ledger_that_cannot_be_gone_on_with_is_retired_and_a_new_one_begins() {
     folder.write("examples/card-fraud/journal/ledger.key", "k2");
     assert!(retire().status.success());
     assert_eq!(read("ledger.key.retired-2"), "k2");
+}
+
+#[test]
+fn where_there_is_no_ledger_nothing_is_as_it_was_signed() {
+    let folder = TempDir::new().unwrap();
+    let key = Signer::generate("bailiwick/g-1").unwrap().verifier().to_string();
+    let (gone, bare, to) = (folder.path().join("gone"), folder.path().join("bare"), shown(&folder.path().join("to")));
+    fs::create_dir(&bare).unwrap();
+    fs::write(bare.join("verifier"), &key).unwrap();
+    let tasks: [&[&str]; 6] = [
+        &["ledger", "verify"],
+        &["ledger", "verify", "--json"],
+        &["ledger", "show"],
+        &["ledger", "prove", "0000"],
+        &["ledger", "export", &to],
+        &["report"],
+    ];
+    for task in tasks {
+        for directory in [&gone, &bare] {
+            let of = ["-d", &shown(directory), "--key", &key];
+            let output = run(Path::new("."), &[task, &of].concat());
+            let (said, error) = (text(&output.stdout), text(&output.stderr));
+            assert_eq!((output.status.code(), said.as_str()), (Some(1), ""), "{task:?}: {error}");
+            assert!(error.contains("no ledger in"), "{task:?}: {error}");
+        }
+    }
+    assert!(text(&ledger(&bare, &["verify"]).stderr).contains("no ledger in"), "with its own key");
 }
 
 #[test]
