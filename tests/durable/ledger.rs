@@ -17,7 +17,7 @@ use super::moved::{health_of, until};
 use super::numbers::{counted, publish, request};
 use super::operations::send_payments;
 use crate::common::ledger::{entries, of_kind};
-use crate::common::process::{copy_of, run, text};
+use crate::common::process::{Process, copy_of, run, text};
 use crate::common::{self, TestGateway, gateway, records};
 
 /// The part of the health service that says whether releases may leave.
@@ -300,5 +300,32 @@ fn a_key_that_everybody_can_read_is_an_error() {
     assert_eq!(readable.status.code(), Some(64));
     assert!(text(&readable.stderr).contains("has mode 0644: everybody on this machine can read it"));
     set(0o600);
-    assert!(text(&check().stderr).contains("cannot be used: it is no key of a signed note"));
+    let damaged = check();
+    let said = text(&damaged.stderr);
+    assert!(damaged.status.success() && said.contains("cannot be used: it is no key of a signed note"), "{said}");
+    assert!(said.contains("--> examples/card-fraud/journal/ledger.key:1:1"), "{said}");
+    assert!(said.contains("put it back from a copy") && said.contains("bailiwick ledger retire"), "{said}");
+}
+
+#[test]
+fn without_a_key_that_can_be_used_the_gateway_serves_and_says_what_to_do() {
+    let (folder, _) = copy_of("card-fraud");
+    let example = folder.path("examples/card-fraud");
+    let key = example.join("journal/ledger.key");
+    Process::start(&example).stop();
+    let good = fs::read(&key).unwrap();
+    for (bytes, says) in [(None, "is missing"), (Some(&b"\xff"[..]), "cannot be read"), (Some(b""), "cannot be used")] {
+        match bytes {
+            None => fs::remove_file(&key).unwrap(),
+            Some(bytes) => fs::write(&key, bytes).unwrap(),
+        }
+        fs::metadata(&key).is_ok().then(|| fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap());
+        let gateway = Process::start(&example);
+        let line = gateway.wait_for("the ledger cannot be written: nothing leaves", 1);
+        assert!(line.contains(says) && line.contains("journal/ledger.key"), "{line}");
+        assert!(line.contains("put it back from a copy") && line.contains("bailiwick ledger retire"), "{line}");
+        fs::write(&key, &good).unwrap();
+        gateway.wait_for("the ledger can be written", 1);
+        gateway.stop();
+    }
 }
