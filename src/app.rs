@@ -55,7 +55,7 @@ mod tls;
 mod witnesses;
 mod work;
 
-pub use reload::{Refused, Reloaded};
+pub use reload::{Changed, Refused, Reloaded};
 
 use logs::Logs;
 use observed::Observer;
@@ -335,12 +335,13 @@ impl App {
         self.rotate(true);
         let reloaded = self.reloader.reload(path).await;
         let outcome = match &reloaded {
-            Ok(Reloaded { is_new, .. }) => {
-                self.outcomes.reloaded(*is_new);
-                if *is_new { entry::Outcome::Changed } else { entry::Outcome::Unchanged }
+            Ok(Reloaded { changed, .. }) => {
+                let is_new = *changed != Changed::Nothing;
+                self.outcomes.reloaded(is_new);
+                if is_new { entry::Outcome::Changed } else { entry::Outcome::Unchanged }
             }
             Err(refused) => {
-                self.outcomes.refused(format!("{refused:#}"));
+                self.outcomes.refused(format!("{refused:#}"), refused.advice());
                 entry::Outcome::Refused
             }
         };
