@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, App, Changed, Reloaded, Stopped};
+use crate::app::{self, App, Changed, Reloaded, Stopped, Unopened};
 use crate::egress::delivery::Backlog;
 use crate::logging::{OPERATOR, Verbosity};
 
@@ -23,7 +23,10 @@ pub async fn run(path: &Path, verbosity: &Verbosity) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let config = load_whole(path)?;
     let listener = app::bind(&config).await?;
-    let app = App::start(config, listener).await?;
+    let app = App::start(config, listener).await.map_err(|error| match error.is::<Unopened>() {
+        true => Failure::Unopened(format!("{error:#}")),
+        false => Failure::Other(error),
+    })?;
     let failure = tokio::select! {
         () = serve(path, &app, &mut signals, verbosity) => None,
         failure = app.failed() => Some(failure.to_owned()),
@@ -97,9 +100,6 @@ async fn serve(path: &Path, app: &App, signals: &mut Signals, verbosity: &Verbos
     }
 }
 
-/// The signals that a gateway hears.
-struct Signals {
-    terminate: Signal,
 fn say(Reloaded { policy, changed }: &Reloaded) {
     match changed {
         Changed::Policies => tracing::info!(%policy, "other policies are in force"),
@@ -117,6 +117,9 @@ fn say(Reloaded { policy, changed }: &Reloaded) {
     }
 }
 
+/// The signals that a gateway hears.
+struct Signals {
+    terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
     /// SIGUSR1.
