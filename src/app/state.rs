@@ -484,6 +484,8 @@ mod tests {
         let advised = |error| format!("{:#}", advised(error, Path::new("/nowhere/journal")));
         assert!(advised(denied()).contains("may not make /nowhere/journal: type `sudo install -d"));
         assert!(advised(denied()).ends_with(": journal: permission denied"), "{}", advised(denied()));
-        assert_eq!(advised(io::Error::from(io::ErrorKind::StorageFull).into()), "no storage space");
+        let full = advised(io::Error::from(io::ErrorKind::StorageFull).into());
+        assert!(full.starts_with(&Unopened.to_string()) && full.ends_with(": no storage space"), "{full}");
+        assert_eq!(advised(anyhow::anyhow!("declared otherwise")), "declared otherwise");
     }
 }
