@@ -55,7 +55,8 @@ mod tls;
 mod witnesses;
 mod work;
 
-pub use reload::{Refused, Reloaded};
+pub use reload::{Changed, Refused, Reloaded};
+pub use state::Unopened;
 
 use logs::Logs;
 use observed::Observer;
@@ -178,9 +179,10 @@ impl App {
         let (files, knowledge) = knowledge::Files::load(&config, None)?;
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
-        let counting = counting::open(&config, clock)?;
+        let advised = |error| state::advised(error, &config.journal.directory);
+        let counting = counting::open(&config, clock).map_err(advised)?;
         let closed_before = state.gateway.datasets().filter_map(|name| state.gateway.closed_before(name)).max();
-        let noising = Arc::new(noising::open(&config, clock, state.is_new, closed_before)?);
+        let noising = Arc::new(noising::open(&config, clock, state.is_new, closed_before).map_err(advised)?);
         let logs = Logs {
             journal: Arc::clone(&journal),
             outbox: Arc::clone(&outbox),
@@ -197,7 +199,7 @@ impl App {
         let confirmed = state.cursors.confirmed();
         let now = Arc::new(move || clock.now());
         let ledger = ledger::begin(&config, clock, &state);
-        let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
+        let versions = Arc::new(versions(&config, knowledge, &state.archive).map_err(advised)?);
         let context = delivery::Context {
             outbox: Arc::clone(&outbox),
             permits: Arc::<Versions>::clone(&versions),
@@ -212,7 +214,7 @@ impl App {
         // A dry run sends nothing, what an earlier run left in the outbox included.
         let sinks = match config.mode {
             Mode::DryRun => config.destinations.keys().map(|name| (name.clone(), Sink::Nothing)).collect(),
-            Mode::Enforce => sinks(&config, &outbox, clock)?,
+            Mode::Enforce => sinks(&config, &outbox, clock).map_err(advised)?,
         };
         let deliveries = Deliveries::start(sinks, state.cursors, &context)?;
         let keeping = ledger::keep(&ledger, clock, &supervisor)?;
@@ -335,12 +337,13 @@ impl App {
         self.rotate(true);
         let reloaded = self.reloader.reload(path).await;
         let outcome = match &reloaded {
-            Ok(Reloaded { is_new, .. }) => {
-                self.outcomes.reloaded(*is_new);
-                if *is_new { entry::Outcome::Changed } else { entry::Outcome::Unchanged }
+            Ok(Reloaded { changed, .. }) => {
+                let is_new = *changed != Changed::Nothing;
+                self.outcomes.reloaded(is_new);
+                if is_new { entry::Outcome::Changed } else { entry::Outcome::Unchanged }
             }
             Err(refused) => {
-                self.outcomes.refused(format!("{refused:#}"));
+                self.outcomes.refused(format!("{refused:#}"), refused.advice());
                 entry::Outcome::Refused
             }
         };

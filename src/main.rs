@@ -37,7 +37,7 @@ use tracing_subscriber::EnvFilter;
   2   wrong arguments
   3   send, bench: everything was sent, but not all of it was taken in
   64  the configuration or the policies cannot be used
-  70  run: a part of the gateway failed and cannot continue; start it again
+  70  run: a part of the gateway failed and cannot continue, or its journal's directory cannot be used; start it again
   75  run: stopped, but releases wait for a destination, or a second signal ended the stop; the next start goes on"
 )]
 struct Cli {
@@ -460,6 +460,10 @@ fn main() -> ExitCode {
         }
         Err(Failure::Internal(failure)) => {
             complain(&format!("stopped, because {failure}; start it again"));
+            (String::new(), ExitCode::from(EXIT_INTERNAL))
+        }
+        Err(Failure::Unopened(message)) => {
+            complain(&message);
             (String::new(), ExitCode::from(EXIT_INTERNAL))
         }
         Err(Failure::Other(error)) => {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, wall_clock};
 use crate::config::{Config, Mode};
-use crate::domain::document::Problems;
+use crate::domain::document::{Place, Problems};
 use crate::domain::policy::Digest;
 use crate::engine::supervision::Supervisor;
 use crate::files;
 use crate::ledger::entry::What;
 use crate::ledger::note::Signer;
-use crate::ledger::{Clocks, Files, Ledger, Outbox, Settings, in_full};
+use crate::ledger::{Clocks, Files, KEY_LOST, Ledger, Outbox, Settings, in_full};
 use crate::storage::RealFileSystem;
 
 use super::losses::Damaged;
@@ -23,7 +23,8 @@ use super::witnesses::Witnesses;
 /// The largest file with a key.
 const KEY_BYTES_MAX: u64 = 16 << 10;
 
-/// What is wrong with the key. That there is none yet is right: it is made.
+/// What is wrong with the key. That there is none yet is right: it is made. A key that is lost or damaged keeps nothing from
+/// starting: without it nothing leaves, and all else goes on.
 pub(super) fn check(config: &Config, problems: &Problems) {
     let (settings, place) = (settings(config), &config.places.ledger);
     let path = &settings.key;
@@ -32,10 +33,12 @@ pub(super) fn check(config: &Config, problems: &Problems) {
     }
     let shown = path.display();
     let read = files::open(path).and_then(|(_, metadata)| Ok((files::read(path, KEY_BYTES_MAX)?.0, metadata.mode())));
+    let lost = |why: String| {
+        let message = format!("the ledger's key {shown} cannot be {why}: nothing leaves without it");
+        problems.warn(&Place::of_file(&shown.to_string()), message, KEY_LOST);
+    };
     match read {
-        Err(error) => {
-            problems.error(place, format!("the ledger's key cannot be read: {:#}", anyhow::Error::from(error)));
-        }
+        Err(error) => lost(format!("read: {:#}", anyhow::Error::from(error))),
         Ok((_, mode)) if mode & 0o007 != 0 => {
             let mode = mode & 0o7777;
             let message =
@@ -45,7 +48,7 @@ pub(super) fn check(config: &Config, problems: &Problems) {
             problems.error_help(place, message, help);
         }
         Ok((key, _)) => match Signer::parse(&String::from_utf8_lossy(&key)) {
-            Err(error) => problems.error(place, format!("the ledger's key {shown} cannot be used: {error}")),
+            Err(error) => lost(format!("used: {error}")),
             Ok(signer) if signer.verifier().name() != config.ledger.origin => {
                 let (name, origin) = (signer.verifier().name(), &config.ledger.origin);
                 let message = format!("the ledger's key {shown} is for `{name}`, and its `origin` is `{origin}`");

@@ -9,8 +9,8 @@ pub(super) struct Outcomes {
     changed: AtomicU64,
     unchanged: AtomicU64,
     refused: AtomicU64,
-    /// Why the policies on disk are not in force.
-    policies: Mutex<Option<String>>,
+    /// Why the policies on disk are not in force, and what to do.
+    policies: Mutex<Option<(String, &'static str)>>,
     /// Whether the files of `[tls]` on disk cannot be used.
     is_tls_stale: AtomicBool,
 }
@@ -24,9 +24,9 @@ impl Outcomes {
     }
 
     /// They were read again, and are not put in force.
-    pub(super) fn refused(&self, why: String) {
+    pub(super) fn refused(&self, why: String, advice: &'static str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        *self.policies.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        *self.policies.lock().unwrap_or_else(PoisonError::into_inner) = Some((why, advice));
     }
 
     /// The files of `[tls]` were replaced: whether they can be used.
@@ -40,8 +40,8 @@ impl Outcomes {
             .map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
     }
 
-    /// Why the policies on disk are not in force, when they are not.
-    pub(super) fn policies_refused(&self) -> Option<String> {
+    /// Why the policies on disk are not in force, when they are not, and what to do.
+    pub(super) fn policies_refused(&self) -> Option<(String, &'static str)> {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -31,11 +31,25 @@ pub enum Refused {
     #[error("there are errors in the files: {}", first(.0))]
     Problems(Vec<Problem>),
     /// What has changed needs a restart.
-    #[error("declared otherwise than at the start: {}; restart the gateway for that", .0.join(", "))]
+    #[error("declared otherwise than at the start: {}", .0.join(", "))]
     NeedsRestart(Vec<String>),
     /// A file beside the policies cannot be used, or the policies cannot be kept.
     #[error("{0:#}")]
     Other(anyhow::Error),
+}
+
+impl Refused {
+    /// What to do then.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::NeedsRestart(_) => "restart the gateway: what has changed is read at a start only",
+            Self::Unreadable(_) | Self::Problems(_) => {
+                "run `bailiwick check`, correct the file that it names, then send SIGHUP again"
+            }
+            Self::Other(_) => "put right what is named here, then send SIGHUP again",
+        }
+    }
 }
 
 fn first(problems: &[Problem]) -> String {
@@ -50,8 +64,21 @@ fn first(problems: &[Problem]) -> String {
 pub struct Reloaded {
     /// The policies in force.
     pub policy: Digest,
-    /// Whether anything is not as it was. What registries and databases hold is of no account.
-    pub is_new: bool,
+    /// What is not as it was.
+    pub changed: Changed,
+}
+
+/// What a reload put in force that was not. What registries and databases hold is of no account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// Nothing.
+    Nothing,
+    /// Only the policies in shadow. `None`: there are none any more.
+    Shadow(Option<Digest>),
+    /// The policies are the same. What `gateway.toml` says beside them is not.
+    Beside,
+    /// The policies.
+    Policies,
 }
 
 /// The parts of the gateway that a reload changes, or that hear of it.
@@ -76,14 +103,34 @@ pub(super) struct Reloader {
 
 struct InForce {
     files: knowledge::Files,
-    says: String,
+    says: Says,
 }
 
 /// What a configuration says that a reload puts in force. It is only ever compared.
-fn says(config: &Config) -> String {
-    let shadow = config.shadow.as_ref().map(|shadow| shadow.digest);
-    let Config { policy, here, registries, geoip, .. } = config;
-    format!("{} {shadow:?} {here:?} {registries:?} {geoip:?}", policy.digest)
+struct Says {
+    policy: Digest,
+    shadow: Option<Digest>,
+    beside: String,
+}
+
+impl Says {
+    fn of(config: &Config) -> Self {
+        let Config { policy, here, registries, geoip, .. } = config;
+        let shadow = config.shadow.as_ref().map(|shadow| shadow.digest);
+        Self { policy: policy.digest, shadow, beside: format!("{here:?} {registries:?} {geoip:?}") }
+    }
+
+    fn changed(&self, before: &Self) -> Changed {
+        if self.policy != before.policy {
+            Changed::Policies
+        } else if self.beside != before.beside {
+            Changed::Beside
+        } else if self.shadow != before.shadow {
+            Changed::Shadow(self.shadow)
+        } else {
+            Changed::Nothing
+        }
+    }
 }
 
 impl Reloader {
@@ -93,7 +140,7 @@ impl Reloader {
             gateway: config.id.clone(),
             at_start: Arc::clone(&config.policy),
             fixed: Fixed::of(config),
-            in_force: tokio::sync::Mutex::new(InForce { files, says: says(config) }),
+            in_force: tokio::sync::Mutex::new(InForce { files, says: Says::of(config) }),
         }
     }
 
@@ -127,9 +174,10 @@ impl Reloader {
         self.reaches.versions.replace(current, shadow);
         self.reaches.pipeline.tell_in_steps(&steps);
         super::ledger::in_force(&self.reaches.ledger, digest, true);
-        let is_new = in_force.says != says(&config);
-        *in_force = InForce { files: read, says: says(&config) };
-        Ok(Reloaded { policy: digest, is_new })
+        let says = Says::of(&config);
+        let changed = says.changed(&in_force.says);
+        *in_force = InForce { files: read, says };
+        Ok(Reloaded { policy: digest, changed })
     }
 
     /// Reads registries and databases again where a file was replaced.

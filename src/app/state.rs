@@ -1,6 +1,7 @@
 //! What is on disk at the start: opened, read, and put together with what is declared now.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -27,7 +28,8 @@ use crate::durable::entry::Catalog;
 use crate::durable::outbox::{self, Held};
 use crate::durable::policies::Archive;
 use crate::durable::recovery::{self, Closed, Present, Replay, Restored, Scanned};
-use crate::egress::delivery::{Confirmed, Cursor, Cursors};
+use crate::egress::budget;
+use crate::egress::delivery::{self, Confirmed, Cursor, Cursors};
 use crate::engine::noising::Noising;
 use crate::engine::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::engine::versions::Versions;
@@ -245,14 +247,31 @@ fn examine(config: &Config) -> anyhow::Result<()> {
     examined.map_err(|error| advised(error, directory))
 }
 
-/// An error of the journal, with what to type where the system denies the gateway its directory.
-fn advised(error: anyhow::Error, directory: &Path) -> anyhow::Error {
+/// What the gateway keeps in its journal's directory cannot be read or written at a start.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot start with what is in the journal's directory. Put back what was moved, removed or replaced, or repair the disk, \
+     then start it again"
+)]
+pub struct Unopened;
+
+/// An error of the journal's directory, with what to do, and what to type where the system denies it to the gateway.
+pub(super) fn advised(error: anyhow::Error, directory: &Path) -> anyhow::Error {
     let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     if !error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denied)) {
-        return error;
+        return if error.chain().any(is_of_disk) { error.context(Unopened) } else { error };
     }
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     error.context(to_type(directory, fs::metadata(directory).is_ok(), user, group))
+}
+
+/// Whether the system refused, or something else stands where a file belongs.
+fn is_of_disk(cause: &(dyn Error + 'static)) -> bool {
+    let is_in_the_way = |error: &storage::Error| matches!(error, storage::Error::InTheWay { .. });
+    cause.is::<io::Error>()
+        || cause.downcast_ref().is_some_and(is_in_the_way)
+        || matches!(cause.downcast_ref(), Some(delivery::Error::Io(error)) if is_in_the_way(error))
+        || matches!(cause.downcast_ref(), Some(budget::Error::Io(error)) if is_in_the_way(error))
 }
 
 /// What lets a user and a group use a directory.
@@ -468,6 +487,8 @@ mod tests {
         let advised = |error| format!("{:#}", advised(error, Path::new("/nowhere/journal")));
         assert!(advised(denied()).contains("may not make /nowhere/journal: type `sudo install -d"));
         assert!(advised(denied()).ends_with(": journal: permission denied"), "{}", advised(denied()));
-        assert_eq!(advised(io::Error::from(io::ErrorKind::StorageFull).into()), "no storage space");
+        let full = advised(io::Error::from(io::ErrorKind::StorageFull).into());
+        assert!(full.starts_with(&Unopened.to_string()) && full.ends_with(": no storage space"), "{full}");
+        assert_eq!(advised(anyhow::anyhow!("declared otherwise")), "declared otherwise");
     }
 }

@@ -185,13 +185,18 @@ pub(super) struct Opened<'n> {
 impl Named {
     pub(super) fn open(&self) -> anyhow::Result<Opened<'_>> {
         let files = Files::new(Arc::new(RealFileSystem), &self.directory);
+        let directory = self.directory.display();
         let key = match &self.key {
             Some(key) => text_of(key)?,
             None => {
-                let missing = || format!("no ledger in {}: there is no file `{VERIFIER}`", self.directory.display());
+                let missing = || format!("no ledger in {directory}: there is no file `{VERIFIER}`");
                 files.text(VERIFIER)?.with_context(missing)?
             }
         };
+        // Of a ledger that is gone, not one entry could be wrong.
+        if !files.is_there()? {
+            bail!("no ledger in {directory}: there is neither a file `{CHECKPOINT}` nor an entry before the tiles");
+        }
         let verifier = Verifier::parse(&key).context("the public key cannot be used")?;
         Ok(Opened { named: self, files, verifier })
     }

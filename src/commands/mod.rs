@@ -55,6 +55,8 @@ pub enum Failure {
     Left(String),
     /// A part of the gateway could not go on: which one, and why.
     Internal(String),
+    /// The gateway could not start with what is in its journal's directory: what, and what to do.
+    Unopened(String),
     /// The command did what it was told, and part of it did not succeed: the report for stdout.
     Partly(String),
     /// Something else went wrong.

@@ -66,6 +66,9 @@ impl Journal {
     /// configuration open what is sealed.
     pub(super) fn open(directory: &Path, config: &Config) -> anyhow::Result<Self> {
         let (fs, log): (Arc<dyn FileSystem>, _) = (Arc::new(RealFileSystem), directory.join("log"));
+        if !log.is_dir() {
+            bail!("no journal in {}: there is no directory `log`", directory.display());
+        }
         let entries = storage::entries(fs, &log).with_context(|| format!("cannot read {}", log.display()))?;
         Ok(Self { entries, sealer: Sealer::new(Arc::clone(&config.journal.keys)), catalog: None })
     }

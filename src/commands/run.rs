@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, App, Reloaded, Stopped};
+use crate::app::{self, App, Changed, Reloaded, Stopped, Unopened};
 use crate::egress::delivery::Backlog;
 use crate::logging::{OPERATOR, Verbosity};
 
@@ -23,7 +23,10 @@ pub async fn run(path: &Path, verbosity: &Verbosity) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let config = load_whole(path)?;
     let listener = app::bind(&config).await?;
-    let app = App::start(config, listener).await?;
+    let app = App::start(config, listener).await.map_err(|error| match error.is::<Unopened>() {
+        true => Failure::Unopened(format!("{error:#}")),
+        false => Failure::Other(error),
+    })?;
     let failure = tokio::select! {
         () = serve(path, &app, &mut signals, verbosity) => None,
         failure = app.failed() => Some(failure.to_owned()),
@@ -78,12 +81,10 @@ async fn serve(path: &Path, app: &App, signals: &mut Signals, verbosity: &Verbos
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
             _ = hang_up.recv() => match app.reload(path).await {
-                Ok(Reloaded { policy, is_new: true }) => tracing::info!(%policy, "other policies are in force"),
-                Ok(Reloaded { policy, .. }) => {
-                    tracing::info!(%policy, "nothing has changed; the same policies are in force");
-                }
+                Ok(reloaded) => say(&reloaded),
                 Err(error) => {
-                    tracing::error!(target: OPERATOR, error = format!("{error:#}"), "the policies were not replaced; the last good ones stay. Correct the file, then send SIGHUP again");
+                    let advice = error.advice();
+                    tracing::error!(target: OPERATOR, error = format!("{error:#}"), "the policies were not replaced; the last good ones stay: {advice}");
                 }
             },
             _ = more.recv() => {
@@ -96,6 +97,23 @@ async fn serve(path: &Path, app: &App, signals: &mut Signals, verbosity: &Verbos
             }
             _ = looks.tick() => app.refresh().await,
         }
+    }
+}
+
+fn say(Reloaded { policy, changed }: &Reloaded) {
+    match changed {
+        Changed::Policies => tracing::info!(%policy, "other policies are in force"),
+        Changed::Beside => tracing::info!(
+            %policy,
+            "the same policies are in force, and gateway.toml names other peers, conditions, registries or databases"
+        ),
+        Changed::Shadow(Some(shadow)) => {
+            tracing::info!(%policy, %shadow, "the same policies are in force, and others are in shadow");
+        }
+        Changed::Shadow(None) => {
+            tracing::info!(%policy, "the same policies are in force, and none are in shadow any more")
+        }
+        Changed::Nothing => tracing::info!(%policy, "nothing has changed; the same policies are in force"),
     }
 }
 

@@ -75,6 +75,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// A file as a whole.
+    #[must_use]
+    pub fn of_file(path: &str) -> Self {
+        Self { file: Arc::new(Source::new(path, "")), span: 0..0, key: String::new() }
+    }
+
     /// The line, counted from 1.
     #[must_use]
     pub fn line(&self) -> usize {
@@ -116,9 +122,7 @@ impl Problem {
     /// An error of a file that cannot be read at all.
     #[must_use]
     pub fn of_file(path: &str, message: String) -> Self {
-        let file = Arc::new(Source::new(path, ""));
-        let place = Place { file, span: 0..0, key: String::new() };
-        Self { severity: Severity::Error, place, message, help: None }
+        Self { severity: Severity::Error, place: Place::of_file(path), message, help: None }
     }
 }
 

@@ -134,8 +134,11 @@ impl Files {
         Ok((storage::entries(Arc::clone(&self.fs), &log)?, damage))
     }
 
-    /// Whether there is anything of a ledger.
-    pub(super) fn is_there(&self) -> Result<bool, Error> {
+    /// Whether there is anything of a ledger: what somebody signed, or a log that should hold it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_there(&self) -> Result<bool, Error> {
         if self.text(CHECKPOINT)?.is_some() {
             return Ok(true);
         }

@@ -39,7 +39,7 @@ pub mod witness;
 
 pub use book::{Clocks, Closed, Confirmed, Intent, Ledger, Outbox, Unwritable, in_full};
 pub use files::{CHECKPOINT, Files, VERIFIER, WITNESSED};
-pub use opening::Settings;
+pub use opening::{KEY_LOST, Settings};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::audit::{Audit, audit, salvage};
 use super::entry::{Entry, What};
@@ -20,6 +20,10 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 const QUOTA_BYTES: u64 = 64 << 20;
 /// The largest file with a key or a note.
 const TEXT_BYTES_MAX: u64 = 16 << 10;
+
+/// What to do when the key is missing, damaged, or another one.
+pub const KEY_LOST: &str = "put it back from a copy. If there is none, stop the gateway and run `bailiwick ledger retire`: a new \
+                            ledger begins, and the old one is kept";
 
 /// Where a ledger is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,8 +208,9 @@ fn open_log(fs: &Arc<dyn FileSystem>, settings: &Settings, found: &Audit) -> any
 /// The key: the one that is there, or a new one for a new ledger.
 fn signer(fs: &dyn FileSystem, files: &Files, settings: &Settings, was_there: bool) -> anyhow::Result<Signer> {
     let path = &settings.key;
-    if let Some(key) = text(fs, path)? {
-        let signer = Signer::parse(&key).with_context(|| format!("the key `{}` cannot be used", path.display()))?;
+    let lost = |why: String| anyhow!("its key `{}` {why}: {KEY_LOST}", path.display());
+    if let Some(key) = text(fs, path).map_err(|error| lost(format!("cannot be read ({error:#})")))? {
+        let signer = Signer::parse(&key).map_err(|error| lost(format!("cannot be used ({error})")))?;
         let name = signer.verifier().name();
         if name != settings.origin {
             bail!("the key `{}` is for `{name}`, and the ledger's `origin` is `{}`", path.display(), settings.origin);
@@ -213,20 +218,13 @@ fn signer(fs: &dyn FileSystem, files: &Files, settings: &Settings, was_there: bo
         let verifier = signer.verifier().to_string();
         match files.text(VERIFIER).context("it cannot be read")? {
             Some(known) if known.trim() == verifier => {}
-            Some(_) => bail!(
-                "it was begun with another key than `{}`: put back the key, or begin a new ledger in another directory",
-                path.display()
-            ),
+            Some(_) => return Err(lost("is not the one that it was begun with".to_owned())),
             None => begin(fs, settings, &verifier)?,
         }
         return Ok(signer);
     }
     if was_there || files.is_there().context("it cannot be read")? {
-        bail!(
-            "its key `{}` is missing. Put it back. Or keep the old ledger elsewhere with `{}`, and a new one begins",
-            path.display(),
-            settings.seen.display()
-        );
+        return Err(lost("is missing".to_owned()));
     }
     let signer = Signer::generate(&settings.origin)?;
     make(fs, settings, storage::parent(path))?;

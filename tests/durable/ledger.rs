@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use bailiwick::ingress::proto::ingest::PublishRequest;
+use bailiwick::ledger::note::Signer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -16,7 +17,7 @@ use super::moved::{health_of, until};
 use super::numbers::{counted, publish, request};
 use super::operations::send_payments;
 use crate::common::ledger::{entries, of_kind};
-use crate::common::process::{copy_of, run, text};
+use crate::common::process::{Process, copy_of, run, text};
 use crate::common::{self, TestGateway, gateway, records};
 
 /// The part of the health service that says whether releases may leave.
@@ -260,6 +261,33 @@ fn a_ledger_that_cannot_be_gone_on_with_is_retired_and_a_new_one_begins() {
 }
 
 #[test]
+fn where_there_is_no_ledger_nothing_is_as_it_was_signed() {
+    let folder = TempDir::new().unwrap();
+    let key = Signer::generate("bailiwick/g-1").unwrap().verifier().to_string();
+    let (gone, bare, to) = (folder.path().join("gone"), folder.path().join("bare"), shown(&folder.path().join("to")));
+    fs::create_dir(&bare).unwrap();
+    fs::write(bare.join("verifier"), &key).unwrap();
+    let tasks: [&[&str]; 6] = [
+        &["ledger", "verify"],
+        &["ledger", "verify", "--json"],
+        &["ledger", "show"],
+        &["ledger", "prove", "0000"],
+        &["ledger", "export", &to],
+        &["report"],
+    ];
+    for task in tasks {
+        for directory in [&gone, &bare] {
+            let of = ["-d", &shown(directory), "--key", &key];
+            let output = run(Path::new("."), &[task, &of].concat());
+            let (said, error) = (text(&output.stdout), text(&output.stderr));
+            assert_eq!((output.status.code(), said.as_str()), (Some(1), ""), "{task:?}: {error}");
+            assert!(error.contains("no ledger in"), "{task:?}: {error}");
+        }
+    }
+    assert!(text(&ledger(&bare, &["verify"]).stderr).contains("no ledger in"), "with its own key");
+}
+
+#[test]
 fn a_key_that_everybody_can_read_is_an_error() {
     let (folder, _) = copy_of("card-fraud");
     let check = || run(folder.root(), &["check", "-c", "examples/card-fraud/gateway.toml"]);
@@ -272,5 +300,32 @@ fn a_key_that_everybody_can_read_is_an_error() {
     assert_eq!(readable.status.code(), Some(64));
     assert!(text(&readable.stderr).contains("has mode 0644: everybody on this machine can read it"));
     set(0o600);
-    assert!(text(&check().stderr).contains("cannot be used: it is no key of a signed note"));
+    let damaged = check();
+    let said = text(&damaged.stderr);
+    assert!(damaged.status.success() && said.contains("cannot be used: it is no key of a signed note"), "{said}");
+    assert!(said.contains("--> examples/card-fraud/journal/ledger.key:1:1"), "{said}");
+    assert!(said.contains("put it back from a copy") && said.contains("bailiwick ledger retire"), "{said}");
+}
+
+#[test]
+fn without_a_key_that_can_be_used_the_gateway_serves_and_says_what_to_do() {
+    let (folder, _) = copy_of("card-fraud");
+    let example = folder.path("examples/card-fraud");
+    let key = example.join("journal/ledger.key");
+    Process::start(&example).stop();
+    let good = fs::read(&key).unwrap();
+    for (bytes, says) in [(None, "is missing"), (Some(&b"\xff"[..]), "cannot be read"), (Some(b""), "cannot be used")] {
+        match bytes {
+            None => fs::remove_file(&key).unwrap(),
+            Some(bytes) => fs::write(&key, bytes).unwrap(),
+        }
+        fs::metadata(&key).is_ok().then(|| fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap());
+        let gateway = Process::start(&example);
+        let line = gateway.wait_for("the ledger cannot be written: nothing leaves", 1);
+        assert!(line.contains(says) && line.contains("journal/ledger.key"), "{line}");
+        assert!(line.contains("put it back from a copy") && line.contains("bailiwick ledger retire"), "{line}");
+        fs::write(&key, &good).unwrap();
+        gateway.wait_for("the ledger can be written", 1);
+        gateway.stop();
+    }
 }

@@ -101,3 +101,31 @@ fn a_cursor_that_is_damaged() {
         }
     });
 }
+
+#[test]
+fn a_part_of_the_journals_directory_that_is_none_is_named_with_what_to_do() {
+    let (root, _) = copy_of("card-fraud");
+    let folder = root.path("examples/card-fraud");
+    Process::start(&folder).stop();
+    let start = |name: &str, says: &str| {
+        let (place, elsewhere) = (folder.join("journal").join(name), folder.join("elsewhere"));
+        let was_there = place.exists();
+        if was_there {
+            fs::rename(&place, &elsewhere).unwrap();
+        }
+        fs::write(&place, "").unwrap();
+        let refused = run(&folder, &["run", "-c", "gateway.toml"]);
+        let error = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(70), "{name}: {error}");
+        let advice = "Put back what was moved, removed or replaced, or repair the disk, then start it again";
+        assert!(error.contains(advice) && error.contains(says), "{name}: {error}");
+        fs::remove_file(&place).unwrap();
+        if was_there {
+            fs::rename(&elsewhere, &place).unwrap();
+        }
+    };
+    for name in ["cursors", "checkpoints", "log", "outbox", "policies", "counters", "privacy", "budgets"] {
+        start(name, &format!("journal/{name}"));
+    }
+    Process::start(&folder).stop();
+}

@@ -203,6 +203,32 @@ async fn a_table_that_does_not_change_is_not_written_at_each_checkpoint() {
 }
 
 #[test]
+fn replay_counts_cells_whether_they_have_changed_or_not() {
+    let deployment = deployment();
+    let lines = (0..12).map(|person| {
+        format!(
+            "{{\"at\": \"2013-11-01T12:00:00Z\", \"person\": \"p{person}\", \"country\": \"DE\", \"amount\": 1.0}}\n"
+        )
+    });
+    deployment.write("records.jsonl", lines.collect::<String>());
+    // What is compared with tells everything.
+    for (name, policy) in [("same", "true"), ("all", "false")] {
+        for file in ["classes.toml", "policy.toml", "aa.toml", "bb.toml"] {
+            let text = deployment.read(&format!("policies/{file}"));
+            let change = format!("only_on_change = {policy}");
+            deployment.write(&format!("{name}/{file}"), text.replace("only_on_change = true", &change));
+        }
+        let records = ["-s", "visits", "-p", "p", "records.jsonl"];
+        let replayed = run(deployment.root(), &[&["replay", "--against", name], &records[..]].concat());
+        let (said, error) = (text(&replayed.stdout), text(&replayed.stderr));
+        assert!(replayed.status.success(), "{said}{error}");
+        let words: Vec<&str> = said.split_whitespace().collect();
+        assert!(words.join(" ").contains("by_country released 1 1"), "{said}");
+        assert!(said.contains("windows of which not the same would leave: 0"), "{said}");
+    }
+}
+
+#[test]
 fn check_explains_it_and_says_where_it_cannot_be() {
     let deployment = deployment();
     let said = text(&run(deployment.root(), &["check"]).stdout);

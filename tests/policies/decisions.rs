@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::deployment::{Deployment, POLICY, visits};
+use super::deployment::{Deployment, POLICY, REGIME, visits};
 use crate::common::ledger::{entries, of_kind};
 
 /// What the ledger says of a kind, without what each entry has.
@@ -60,4 +60,33 @@ async fn each_reload_is_said_with_what_came_of_it() {
     let in_force = said(&deployment, "policy");
     assert_eq!((in_force.len(), in_force[2]["reload"].as_bool()), (3, Some(true)));
     assert!(in_force[2]["policy"].as_str().unwrap().starts_with(&policy));
+}
+
+#[test]
+fn a_reload_says_what_is_other_than_before_and_a_refused_one_what_helps() {
+    let deployment = Deployment::new();
+    let gateway = deployment.spawn();
+    for file in ["policies/classes.toml", POLICY, REGIME, "policies/bb.toml"] {
+        deployment.write(&file.replacen("policies/", "shadow/", 1), deployment.read(file));
+    }
+    let says = |words: &str| {
+        let said = gateway.reload();
+        assert!(said.contains(words), "{said}");
+        said
+    };
+    says("nothing has changed; the same policies are in force");
+    deployment.add("gateway.toml", "\n[shadow]\npolicies = [\"shadow\"]\n");
+    let shadow = says("the same policies are in force, and others are in shadow");
+    assert!(shadow.contains("shadow="), "{shadow}");
+    deployment.edit("gateway.toml", "[shadow]\npolicies = [\"shadow\"]\n", "");
+    says("the same policies are in force, and none are in shadow any more");
+    deployment.set_k(12);
+    says("other policies are in force");
+    deployment.edit(POLICY, "size = \"PT1M\"", "size = \"PT2M\"");
+    let restart = says("the last good ones stay: restart the gateway");
+    assert!(restart.contains("window was PT1M, is PT2M") && !restart.contains("SIGHUP"), "{restart}");
+    deployment.write(POLICY, "no policy");
+    let correct = says("correct the file that it names, then send SIGHUP again");
+    assert!(!correct.contains("restart"), "{correct}");
+    gateway.stop();
 }

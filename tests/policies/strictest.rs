@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::deployment::{Deployment, Gateway, POLICY, Process, Producer, REGIME, regime, visits};
 use crate::common::changed;
+use crate::common::process::{run, text};
 
 const PERSONS: usize = 15;
 
@@ -215,4 +216,13 @@ metrics          = [{ name = "calls", fn = "count" }]
     );
     assert_eq!(deployment.errors(), Vec::<String>::new());
     assert!(deployment.read(REGIME).contains("min_contributors = 10"));
+}
+
+#[test]
+fn check_says_when_a_sum_is_null() {
+    let deployment = Deployment::new();
+    let said = text(&run(deployment.root(), &["check"]).stdout);
+    let null = "null unless that is so, and for each end of the field's range as many or nobody have values that are not at \
+                that end: amount";
+    assert!(said.contains(null), "{said}");
 }

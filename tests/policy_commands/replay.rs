@@ -55,6 +55,9 @@ fn other_policies_are_compared_over_the_same_records() {
     );
     let (code, _, errors) = replay(&["same", "-s", "calls", "few.jsonl"]);
     assert_eq!((code, errors.contains("there is no stream `calls`; declared: payments")), (Some(1), true), "{errors}");
+    let (code, report, errors) = replay(&["same", "--journal", "nowhere"]);
+    assert_eq!((code, report.as_str()), (Some(1), ""), "{errors}");
+    assert!(errors.contains("no journal in nowhere"), "{errors}");
     let (code, _, errors) = replay(&["nowhere"]);
     assert_eq!((code, errors.contains("cannot read") && errors.contains("nowhere")), (Some(64), true), "{errors}");
     fs::write(root.join("same/policy.toml"), "schema = \"bailiwick.policy/1\"\nstream = 1\n").unwrap();

@@ -354,10 +354,10 @@ impl Observer {
     pub(super) fn of_policies(&self) -> Check {
         const NAME: &str = "policies";
         match self.outcomes.policies_refused() {
-            Some(why) => Check::warning(
+            Some((why, advice)) => Check::warning(
                 NAME,
                 format!("the last reload was refused, and the policies before it are in force: {why}"),
-                "run `bailiwick check`, correct the file that it names, then send SIGHUP again",
+                advice,
             ),
             None => Check::well(NAME, format!("policies {} are in force", self.versions.current().digest())),
         }

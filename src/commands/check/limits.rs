@@ -117,7 +117,7 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], of_stream: &[Arc<Dat
         let _ = writeln!(text, "  no part may be empty: a class is special");
         ""
     } else {
-        ", or nobody"
+        " or nobody"
     };
     let Parted { histograms, fractions, optional, sums } = parted;
     if !sums.is_empty() {
@@ -128,8 +128,11 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], of_stream: &[Arc<Dat
             percent.value, percent.by
         );
         let sums = sums.join(", ");
-        let _ =
-            writeln!(text, "  null unless that is so, and as many{or_none} are not at each end of the range: {sums}");
+        let _ = writeln!(
+            text,
+            "  null unless that is so, and for each end of the field's range as many{or_none} have values that are not at \
+             that end: {sums}"
+        );
     }
     if !histograms.is_empty() {
         let _ = writeln!(text, "  ranges are merged until each has as many{or_none}: {}", histograms.join(", "));
@@ -141,7 +144,7 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], of_stream: &[Arc<Dat
     }
     if !optional.is_empty() {
         let optional = optional.join(", ");
-        let _ = writeln!(text, "  null unless as many have a value, and as many{or_none} have none: {optional}");
+        let _ = writeln!(text, "  null unless as many have a value, and as many{or_none} have no value: {optional}");
     }
     text
 }

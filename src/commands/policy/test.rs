@@ -47,7 +47,8 @@ pub fn test(options: &Options) -> Result<String, Failure> {
     let tests: Vec<(Arc<Source>, Vec<Case>)> =
         tests.into_iter().map(|file| (Arc::clone(&file), read_cases(&file, &policy, &problems))).collect();
     if problems.any_error() {
-        return Err(unusable(problems, Some(&files), options.json));
+        // The policies could be read: people are told what is wrong with the tests.
+        return Err(unusable(problems, options.json.then_some(&*files), options.json));
     }
     if tests.is_empty() {
         let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -134,7 +135,7 @@ fn for_machines(tested: &[Tested<'_>], policy: &PolicySet) -> Value {
     })
 }
 
-/// Says what is wrong with the files, and what may be missing beside them, if all could be read.
+/// Says what is wrong with the files, or for people only what is missing beside them, if all could be read.
 pub(super) fn unusable(problems: Problems, files: Option<&[Arc<Source>]>, is_json: bool) -> Failure {
     let problems = problems.into_vec();
     let missing = files.map(missing).unwrap_or_default();
@@ -145,11 +146,12 @@ pub(super) fn unusable(problems: Problems, files: Option<&[Arc<Source>]>, is_jso
             "missing_schemas": missing,
         })));
     }
-    diagnostics::print(&problems);
     let what: Vec<&str> = missing.iter().map(|(_, what)| *what).collect();
     if what.is_empty() {
+        diagnostics::print(&problems);
         return Failure::Config;
     }
+    // Most of what is wrong follows from that.
     let what = what.join(" and no ");
     Failure::Said(format!("there are no {what} among these files; say where they are with --policies PATH"))
 }
@@ -157,14 +159,13 @@ pub(super) fn unusable(problems: Problems, files: Option<&[Arc<Source>]>, is_jso
 /// The schemas that every set of policies needs a file of, and what such a file declares.
 const NEEDED: [(&str, &str); 2] = [("bailiwick.classes/1", "classes"), ("bailiwick.regions/1", "regions")];
 
+/// Nothing is known to be missing while a file does not say what it declares.
 fn missing(files: &[Arc<Source>]) -> Vec<(&'static str, &'static str)> {
-    let declared: Vec<String> = files
-        .iter()
-        .filter_map(|file| {
-            document::read(file, &Problems::default(), |table| table.get::<String>("schema"))?
-                .map(|schema| schema.value)
-        })
-        .collect();
+    let schema = |file: &Arc<Source>| {
+        let schema = document::read(file, &Problems::default(), |table| table.get::<String>("schema"))??;
+        Some(schema.value)
+    };
+    let Some(declared) = files.iter().map(schema).collect::<Option<Vec<String>>>() else { return Vec::new() };
     NEEDED.into_iter().filter(|(schema, _)| !declared.iter().any(|declared| declared == schema)).collect()
 }
 

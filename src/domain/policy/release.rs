@@ -172,7 +172,8 @@ impl Withheld {
 /// whoever has the numbers of several learns no more than that one would tell. So a cell leaves in all of them or in none.
 /// A coarser one of them adds up what leaves: see [`coarser`].
 ///
-/// Cells that are not held to the bounds of their dataset ([`Cells::bounded`]) go nowhere.
+/// Cells that are not held to the bounds of their dataset ([`Cells::bounded`]) go nowhere. A dataset that tells only what has
+/// changed tells everything here: see [`release_changes`].
 ///
 /// # Errors
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
@@ -392,7 +393,8 @@ impl<'l> Leaving<'l> {
                 }),
                 contributors: first.contributors.map_or(Value::Null, Value::Count),
                 windows: rows.iter().map(|row| covers(closed, row)).max().unwrap_or(1),
-                change: None,
+                // Who knows of nothing that was told before tells the whole table.
+                change: closed.dataset.only_on_change.then_some(Change::All),
             })
         };
         Self { gateway, dataset: view.dataset, start, end, part, policy, lines: lines.filter_map(line).collect() }
