@@ -250,8 +250,8 @@ fn examine(config: &Config) -> anyhow::Result<()> {
 /// What the gateway keeps in its journal's directory cannot be read or written at a start.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot start with what is in the journal's directory. Put back what was moved, removed or replaced, or repair the disk, \
-     then start it again"
+    "cannot start with what is in the journal's directory. Put back what was moved, removed or replaced, make room if the \
+     disk is full, or repair it; then start it again"
 )]
 pub struct Unopened;
 

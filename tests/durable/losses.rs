@@ -117,7 +117,7 @@ fn a_part_of_the_journals_directory_that_is_none_is_named_with_what_to_do() {
         let refused = run(&folder, &["run", "-c", "gateway.toml"]);
         let error = text(&refused.stderr);
         assert_eq!(refused.status.code(), Some(70), "{name}: {error}");
-        let advice = "Put back what was moved, removed or replaced, or repair the disk, then start it again";
+        let advice = "Put back what was moved, removed or replaced, make room if the disk is full, or repair it; then start it again";
         assert!(error.contains(advice) && error.contains(says), "{name}: {error}");
         fs::remove_file(&place).unwrap();
         if was_there {
