@@ -88,7 +88,7 @@ fn an_outbox_that_was_removed() {
 
 #[test]
 fn a_checkpoint_that_is_damaged() {
-    both_say(&["damaged; the one before it is used"], |journal| {
+    both_say(&["is damaged; there is none before it: only what is still in the journal is counted"], |journal| {
         spoil(files(&journal.join("checkpoints")).last().unwrap());
     });
 }
