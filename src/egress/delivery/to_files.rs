@@ -32,7 +32,7 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: file::Sink, mut rationed: O
                 // Nothing more is taken. What was taken is written, as far as the bytes go, unless the rest of a file that
                 // was being made before a crash stands behind it: that one may be paid for, and comes first.
                 Went::Short if delivery.cursor.files.values().all(|files| files.pending <= read) => true,
-                Went::Short | Went::Cut | Went::Denied => return,
+                Went::Short | Went::Cut | Went::Denied | Went::Halved => return,
             },
             Ok(None) => delivery.is_draining(),
             Err(error) => {
@@ -79,6 +79,8 @@ enum Went {
     Cut,
     /// The dataset may not leave now: its releases stay in the sink, and it is asked again. Only inside of [`write`].
     Denied,
+    /// The budget can never have the bytes of the file: it is to hold less, and is made again. Only inside of [`write`].
+    Halved,
 }
 
 impl Went {
@@ -155,6 +157,7 @@ fn write(
         match write_if_allowed(delivery, sink, rationed, dataset, read) {
             Went::Denied => {}
             Went::On if sink.first(dataset).is_some_and(|next| Some(next) != first) => continue,
+            Went::Halved => continue,
             went => return went,
         }
         if !delivery.pause() {
@@ -171,13 +174,16 @@ fn write_if_allowed(
     dataset: &DatasetName,
     read: Lsn,
 ) -> Went {
-    let Some((last, made)) = (match made_within(delivery, sink, rationed.as_ref(), dataset) {
-        Ok(made) => made,
-        Err(went) => return went,
-    }) else {
-        return Went::On;
-    };
+    let Some(last) = sink.last(dataset) else { return Went::On };
+    // What was paid for before a crash stays what it was.
+    let forms = rationed.as_ref().map_or(&delivery.forms, Rationed::forms);
+    let form = forms.of(Parcel { lsn: last, of: Some(dataset) }).cloned().unwrap_or_default();
     let way = Stretch { last, read };
+    let made = match make(delivery, sink, dataset, &form) {
+        Ok(Some(made)) => made,
+        Ok(None) => return Went::On,
+        Err(went) => return went,
+    };
     if let Some(denied) = delivery.denied(&made.releases) {
         return give_up(delivery, sink, rationed, &made, denied, way);
     }
@@ -234,28 +240,6 @@ fn give_up(
     Went::On
 }
 
-/// Makes the next file of what waits of a dataset, and says where its last release stands. What waits while bytes are
-/// short may be more than a budget can ever have: then the file holds less of it.
-fn made_within(
-    delivery: &Delivery,
-    sink: &mut file::Sink,
-    rationed: Option<&Rationed>,
-    dataset: &DatasetName,
-) -> Result<Option<(Lsn, Made)>, Went> {
-    // What was decided before a crash stays what it was.
-    let pending = delivery.cursor.files.get(dataset.as_str()).map_or(0, |files| files.pending);
-    let forms = rationed.map_or(&delivery.forms, Rationed::forms);
-    while let Some(last) = sink.last(dataset) {
-        let form = forms.of(Parcel { lsn: last, of: Some(dataset) }).cloned().unwrap_or_default();
-        let Some(made) = make(delivery, sink, dataset, &form)? else { return Ok(None) };
-        let is_too_large = rationed.is_some_and(|rationed| made.bytes.len() as u64 > rationed.most());
-        if !(is_too_large && last > pending && sink.halve(dataset)) {
-            return Ok(Some((last, made)));
-        }
-    }
-    Ok(None)
-}
-
 /// Makes a dataset's file in a form, for as long as it takes; or how it went when the gateway stops before.
 fn make(delivery: &Delivery, sink: &file::Sink, dataset: &DatasetName, form: &Reduction) -> Result<Option<Made>, Went> {
     loop {
@@ -280,7 +264,7 @@ enum Decided {
 /// when the gateway stops before. Nothing else is taken meanwhile: it waits in the outbox.
 fn wait_for_bytes(
     delivery: &Delivery,
-    sink: &file::Sink,
+    sink: &mut file::Sink,
     rationed: &mut Rationed,
     made: Made,
     last: Lsn,
@@ -297,6 +281,15 @@ fn wait_for_bytes(
             let is_smaller = |made: &Made| made.releases.iter().any(|released| released.made_smaller().is_some());
             smaller = Some(forms.filter(|made| made.as_ref().map_or(true, is_smaller)).collect::<Result<_, _>>()?);
             continue;
+        }
+        // What waited while bytes were short may be more than the bucket holds, in any form. What was decided before a crash
+        // stays what it was.
+        let is_decided = delivery.cursor.files.get(made.dataset.as_str()).is_some_and(|files| files.pending >= last);
+        let all = std::iter::once(&made).chain(smaller.iter().flatten());
+        let is_never = all.map(|made| made.bytes.len() as u64).min() > Some(rationed.most());
+        let is_out = matches!(decision, Decision::Shed | Decision::TooLarge);
+        if is_out && is_never && !is_decided && sink.halve(&made.dataset) {
+            return Err(Went::Halved);
         }
         delivery.budgeted(rationed.level(), decision == Decision::Wait);
         match decision {
