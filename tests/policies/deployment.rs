@@ -233,7 +233,9 @@ impl Gateway {
     /// Reloads; the digest that is in force then, or why not and what to do.
     pub(crate) async fn reload(&self) -> Result<String, String> {
         let reloaded = self.app.reload(&self.file).await;
-        reloaded.map(|reloaded| reloaded.policy.to_string()).map_err(|refused| format!("{refused}: {}", refused.advice()))
+        reloaded
+            .map(|reloaded| reloaded.policy.to_string())
+            .map_err(|refused| format!("{refused}: {}", refused.advice()))
     }
 
     pub(crate) async fn producer(&self, name: &str) -> Producer {

@@ -86,7 +86,7 @@ fn what_cannot_be_explained_is_said() {
             "array.json is a JSON array; give one JSON object per line: `jq -c '.[]' FILE`",
         ),
         (vec!["-s", "payments", "endless.json"], "endless.json:1 is longer than 8388608 bytes"),
-        (vec!["--lsn", "1"], "entry 1 of the journal holds no records: it is not there"),
+        (vec!["--lsn", "1"], "no journal in examples/card-fraud/journal: there is no directory `log`"),
     ];
     for (arguments, message) in failing {
         let explained = run_with(directory.root(), &[&["explain", "-c", CONFIG], &arguments[..]].concat(), "");
