@@ -49,11 +49,16 @@ struct Run {
     outcome: Packed,
 }
 
-/// An outcome in little space.
+/// An outcome in little space. A copy shares it, and takes nothing of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Packed {
+pub enum Packed {
     /// No record was refused: most are like this.
-    Plain { accepted: u32, dropped_values: u32 },
+    Plain {
+        /// How many records are counted.
+        accepted: u32,
+        /// Values of undeclared fields that were dropped.
+        dropped_values: u32,
+    },
     /// Any other, by [`Outcome::encode`].
     Other(Arc<[u8]>),
 }
@@ -72,7 +77,9 @@ impl Packed {
         }
     }
 
-    fn outcome(&self) -> Option<Outcome> {
+    /// The outcome, which may take many times as much.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::Plain { accepted, dropped_values } => {
                 let (accepted, dropped_values) = (*accepted, *dropped_values);
@@ -198,10 +205,10 @@ fn oldest(last: u64) -> u64 {
 impl Outcomes {
     /// What a request came to. `None`: that is not remembered.
     #[must_use]
-    pub fn of(&self, sequence: u64) -> Option<Outcome> {
+    pub fn of(&self, sequence: u64) -> Option<Packed> {
         let many = self.0.clone().many();
         let at = many.runs.partition_point(|run| run.last < sequence);
-        many.runs.get(at).filter(|run| run.first <= sequence)?.outcome.outcome()
+        Some(many.runs.get(at).filter(|run| run.first <= sequence)?.outcome.clone())
     }
 
     /// Requests from `first` through `last`, which come after all that are known, came to this.
@@ -318,7 +325,8 @@ mod tests {
         // A run that is too long for it is kept as any other.
         outcomes.push(1_000, 1 << 40, &accepted(1));
         assert!(matches!(outcomes.0, Runs::Any(_)));
-        assert_eq!((outcomes.of(1), outcomes.of(1 << 40)), (Some(accepted(1)), Some(accepted(1))));
+        let plain = Some(Packed::of(&accepted(1)));
+        assert_eq!((outcomes.of(1), outcomes.of(1 << 40)), (plain.clone(), plain));
     }
 
     proptest! {
@@ -344,7 +352,7 @@ mod tests {
                 }
             }
             for sequence in 1..=last + 2 {
-                let known = outcomes.of(sequence);
+                let known = outcomes.of(sequence).and_then(|known| known.outcome());
                 let is_recent = sequence <= last && sequence + REMEMBERED > last;
                 prop_assert!(known.is_some() || !is_recent, "{sequence} of {last}");
                 prop_assert!(known.is_none() || known.as_ref() == all.get(&sequence));
@@ -361,7 +369,7 @@ mod tests {
         let mut outcomes = Outcomes::default();
         (1..=10_000).for_each(|sequence| outcomes.push(sequence, sequence, &accepted(1)));
         assert!(outcomes.bytes() < 64, "{}", outcomes.bytes());
-        assert_eq!(outcomes.of(10_000), Some(accepted(1)));
+        assert_eq!(outcomes.of(10_000), Some(Packed::of(&accepted(1))));
         assert_eq!(outcomes.of(10_001), None);
     }
 

@@ -13,7 +13,7 @@ use super::binary::{Reader, Writer};
 use super::identities::Identities;
 use super::newcomers::Newcomers;
 use super::outcome::Outcome;
-use super::outcomes::Outcomes;
+use super::outcomes::{Outcomes, Packed};
 use super::recency::{Id, Recency, Values};
 use super::window::micros;
 
@@ -410,7 +410,7 @@ impl Producers {
 
     /// What a request that was taken came to. `None`: that is not remembered.
     #[must_use]
-    pub fn outcome(&self, producer: &str, number: Number) -> Option<Outcome> {
+    pub fn outcome(&self, producer: &str, number: Number) -> Option<Packed> {
         let known = self.get(producer).filter(|known| known.mark.epoch == number.epoch)?;
         known.outcomes.of(number.sequence)
     }

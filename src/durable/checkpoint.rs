@@ -378,7 +378,7 @@ mod tests {
         let now = Duration::from_secs(3);
         checkpoint.restore_gateway(&mut restored, now).unwrap();
         assert_eq!(restored.producers.mark("till-7"), Mark { epoch: 4, sequence: 700, lsn: 6 });
-        assert_eq!(restored.producers.outcome("till-7", NUMBER), Some(refused()));
+        assert_eq!(restored.producers.outcome("till-7", NUMBER).and_then(|known| known.outcome()), Some(refused()));
         assert_eq!(restored.producers.mark("old"), Mark { epoch: 1, sequence: 1, lsn: 5 });
         assert_eq!(restored.closed_before(&golden()), Some(WALL - 60_000_000));
         for (producer, is_new) in [("till-7", false), ("silent", false), ("other", true)] {

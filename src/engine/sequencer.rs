@@ -22,6 +22,7 @@ use crate::domain::gateway::{Effect, Gateway, HowFar};
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
+use crate::domain::outcomes::Packed;
 use crate::domain::producer::{Came, Mark, Number, OutOfOrder, Position, Producers, TooMany};
 use crate::domain::tally::{Tally, Told};
 use crate::domain::watermark::Heard;
@@ -100,7 +101,7 @@ pub(super) enum Located {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Taken {
     /// What it came to, as far as it is remembered.
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<Packed>,
     /// How far its producer is.
     pub(super) mark: Mark,
 }

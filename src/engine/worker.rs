@@ -439,7 +439,8 @@ impl Worker {
 
     /// Answers a request whose number was taken before, as it was answered then, when that is on disk.
     fn repeat(&mut self, request: Boxed, taken: Taken) {
-        let Taken { outcome, mark } = taken;
+        // Only now, one at a time: many requests may ask for one that takes much.
+        let (outcome, mark) = (taken.outcome.and_then(|packed| packed.outcome()), taken.mark);
         let outcome = match (outcome.unwrap_or_else(|| Outcome::refused(Reason::OutcomeUnknown)), &request.content) {
             (Outcome::Taken(taken), Content::Records(opened))
                 if taken.accepted.saturating_add(taken.refusals.records()) as usize == opened.rows() =>
