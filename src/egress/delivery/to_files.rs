@@ -52,6 +52,8 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: file::Sink, mut rationed: O
         due.sort_by_key(|dataset| !allowed.contains(dataset));
         for dataset in due {
             // At a stop, one that is short of bytes keeps no other one back.
+            // Otherwise more important ones come between two files of one.
+            let write = if all { write_all } else { write };
             if write(delivery, &mut sink, &mut rationed, &dataset, read) == Went::Cut {
                 return;
             }
@@ -120,7 +122,7 @@ fn take(
         // What a file was being made of before a crash stays one file.
         let differs = lsn > files.pending && releases.first().is_some_and(|released| sink.differs(released));
         if differs {
-            let went = write(delivery, sink, rationed, &dataset, lsn - 1);
+            let went = write_all(delivery, sink, rationed, &dataset, lsn - 1);
             if went != Went::On {
                 return went;
             }
@@ -142,10 +144,8 @@ fn take(
     Went::On
 }
 
-/// Writes what waits of a dataset, as a file, or as several, if a budget can never have the bytes of one. A file is made, and
-/// waits for bytes of the budget; the cursor says which releases it holds; it is paid for; it is written; then the cursor
-/// says that it was.
-fn write(
+/// Writes all that waits of a dataset: as one file, or as several, if a budget can never have the bytes of one.
+fn write_all(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
@@ -154,9 +154,25 @@ fn write(
 ) -> Went {
     loop {
         let first = sink.first(dataset);
+        let went = write(delivery, sink, rationed, dataset, read);
+        if went != Went::On || sink.first(dataset).is_none_or(|next| Some(next) == first) {
+            return went;
+        }
+    }
+}
+
+/// Writes a dataset's next file: it is made, and waits for bytes of the budget; the cursor says which releases it holds; it is
+/// paid for; it is written; then the cursor says that it was.
+fn write(
+    delivery: &mut Delivery,
+    sink: &mut file::Sink,
+    rationed: &mut Option<Rationed>,
+    dataset: &DatasetName,
+    read: Lsn,
+) -> Went {
+    loop {
         match write_if_allowed(delivery, sink, rationed, dataset, read) {
             Went::Denied => {}
-            Went::On if sink.first(dataset).is_some_and(|next| Some(next) != first) => continue,
             Went::Halved => continue,
             went => return went,
         }
