@@ -114,14 +114,16 @@ impl Run {
         let (lanes, twice) = self.lanes(running.endpoint(), end).await;
         let mut rules = BTreeSet::from([self.rules]);
         let total: usize = lanes.iter().map(|lane| lane.requests.len()).sum();
-        let reload_at = (end != End::Stop && self.tape.below(3) == 0).then(|| self.tape.below(total.max(1)));
+        let kill_at = (end == End::Kill).then(|| self.tape.below(total));
+        // Of the rounds that end with a kill some have a reload, before it; the last one always has.
+        let reloads = end == End::Flush || end == End::Kill && self.tape.below(2) == 0;
+        let reload_at = reloads.then(|| self.tape.below(kill_at.unwrap_or(total).max(1)));
         if reload_at.is_some() {
             self.change_policies();
             rules.insert(self.rules);
         }
         let ats = lanes.iter().flat_map(|lane| lane.requests.iter().map(|(at, _)| *at));
         ats.for_each(|at| self.book.sent(at, &rules));
-        let kill_at = (end == End::Kill).then(|| self.tape.below(total));
         let (answered, mut count) = watch::channel(0);
         let answered = Arc::new(answered);
         let is_killed = Arc::new(AtomicBool::new(false));
