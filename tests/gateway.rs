@@ -13,6 +13,7 @@ mod gateway {
     mod bounds;
     mod broker;
     mod budgets;
+    mod closings;
     mod crowd;
     mod denied;
     mod exactly_once;

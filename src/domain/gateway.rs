@@ -102,6 +102,13 @@ impl DatasetState {
         self.names.contains(name)
     }
 
+    /// Closes what the watermark has passed, but no two windows with records: before which time they began.
+    fn close(&mut self, watermark: i64) -> Option<i64> {
+        let before = self.span.closes_together(self.closing.passed_by(watermark)?);
+        self.restore(|closing| closing.close(before));
+        Some(before)
+    }
+
     fn restore(&mut self, closed: impl FnOnce(&mut Closing)) {
         closed(&mut self.closing);
         if let Some(before) = self.closing.before() {
@@ -175,14 +182,16 @@ impl Gateway {
         self.streams.values_mut().find(is_of).map_or_else(Vec::new, |state| state.refused.tell(state.step))
     }
 
-    /// Moves a stream's watermark on to what was heard of it, and adds what is to be done to `effects`.
+    /// Moves a stream's watermark on to what was heard of it, and adds what is to be done to `effects`. Of each dataset at most
+    /// one window with records closes, so that what leaves together is no more than that: ask again until nothing is added.
     pub fn advance(&mut self, stream: &StreamName, now: Duration, effects: &mut Vec<Effect>) {
         if let Some(state) = self.streams.get_mut(stream) {
             state.advance(now, effects);
         }
     }
 
-    /// Time has passed: moves the watermark of every stream on, and adds what is to be done to `effects`.
+    /// Time has passed: moves the watermark of every stream on, and adds what is to be done to `effects`, as
+    /// [`Gateway::advance`] does.
     pub fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         self.streams.values_mut().for_each(|state| state.advance(now, effects));
     }
@@ -262,6 +271,13 @@ impl Gateway {
                 state.span.restore(window);
             }
         }
+    }
+
+    /// The journal has records of a stream with this event time, after the checkpoint. Not all are told: others of the same
+    /// request can be older.
+    pub fn restore_event_time(&mut self, stream: &StreamName, event_time: i64) {
+        let datasets = self.streams.get_mut(stream).into_iter().flat_map(|state| &mut state.datasets);
+        datasets.for_each(|dataset| dataset.span.restore_event_time(event_time));
     }
 
     /// What the journal holds of windows that were closed.
@@ -406,8 +422,7 @@ impl StreamState {
     fn advance(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let Some(watermark) = self.watermark.at(now) else { return };
         for dataset in &mut self.datasets {
-            if let Some(before) = dataset.closing.advance(watermark) {
-                dataset.span.close(before);
+            if let Some(before) = dataset.close(watermark) {
                 let refused = self.refused.tell(self.step);
                 effects.push(Effect::Close { dataset: dataset.name.clone(), before, watermark, refused });
             }

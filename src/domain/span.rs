@@ -60,6 +60,20 @@ impl WindowSpan {
         self.ends = Some(self.with_windows(window, window));
     }
 
+    /// The windows of an event time were open before a crash, whether there may be so many or not.
+    pub fn restore_event_time(&mut self, event_time: i64) {
+        self.ends = Some(self.with(event_time, event_time));
+    }
+
+    /// How far windows close together, of those that began before a time: no two of them hold records.
+    #[must_use]
+    pub fn closes_together(&self, before: i64) -> i64 {
+        match self.ends {
+            Some((oldest, newest)) if oldest < newest => before.min(self.grid.begins(oldest.saturating_add(1))),
+            _ => before,
+        }
+    }
+
     /// The windows that began before an event time have closed.
     pub fn close(&mut self, before: i64) {
         self.first = self.first.max(self.grid.first_from(before));

@@ -72,7 +72,13 @@ impl Grid {
     /// When the first window begins that exists, of those that begin at or after a time.
     #[must_use]
     pub fn begins_after(self, time: i64) -> i64 {
-        self.existing(self.first_from(time)).saturating_mul(self.step)
+        self.begins(self.existing(self.first_from(time)))
+    }
+
+    /// When a window begins.
+    #[must_use]
+    pub fn begins(self, window: i64) -> i64 {
+        window.saturating_mul(self.step)
     }
 
     /// In how many windows a record is at most.
@@ -162,7 +168,7 @@ impl Closing {
 
     /// What had closed before a crash.
     pub fn restore(&mut self, before: Option<i64>) {
-        self.before = self.before.max(before);
+        before.into_iter().for_each(|before| self.close(before));
     }
 
     /// The same, of a time when window numbers were kept: those with a lesser number than this.
@@ -170,15 +176,17 @@ impl Closing {
         self.restore(window.map(|window| window_start(window, self.step)));
     }
 
-    /// Closes what the watermark has passed. Returns the start of the oldest window still open, if it moved.
-    pub fn advance(&mut self, watermark: i64) -> Option<i64> {
+    /// Before which time windows began that the watermark has passed, with their grace. `None`: all of them have closed.
+    #[must_use]
+    pub fn passed_by(&self, watermark: i64) -> Option<i64> {
         let open = window_of(watermark.saturating_sub(micros(self.grace)), self.step);
         let before = window_start(open, self.step);
-        if self.before.is_some_and(|known| before <= known) {
-            return None;
-        }
-        self.before = Some(before);
-        Some(before)
+        self.before.is_none_or(|known| before > known).then_some(before)
+    }
+
+    /// The windows that began before this time close.
+    pub fn close(&mut self, before: i64) {
+        self.before = self.before.max(Some(before));
     }
 }
 
@@ -248,8 +256,8 @@ pub(crate) mod tests {
             (step, length) in steps_and_lengths(), grace in 0_u64..5_000, watermark in -200_000_i64..200_000,
         ) {
             let overlap = Duration::from_secs((length - step).unsigned_abs());
-            let mut closing = Closing::new(seconds(step.unsigned_abs()), overlap, seconds(grace));
-            let before = closing.advance(event(watermark)).unwrap();
+            let closing = Closing::new(seconds(step.unsigned_abs()), overlap, seconds(grace));
+            let before = closing.passed_by(event(watermark)).unwrap();
             prop_assert_eq!(before % event(step), 0);
             let ends = |start: i64| start + event(length) + event(grace.cast_signed());
             prop_assert!(ends(before) > event(watermark), "the oldest open one");
@@ -297,16 +305,16 @@ pub(crate) mod tests {
     #[test]
     fn a_window_closes_when_the_grace_is_over() {
         let mut closing = Closing::new(seconds(60), Duration::ZERO, seconds(10));
-        assert_eq!(closing.advance(event(69)), Some(0));
-        assert_eq!(closing.advance(event(69)), None);
-        assert_eq!(closing.advance(event(70)), Some(event(60)));
-        assert_eq!(closing.before(), Some(event(60)));
+        assert_eq!(closing.passed_by(event(69)), Some(0));
+        closing.close(0);
+        assert_eq!(closing.passed_by(event(69)), None);
+        assert_eq!(closing.passed_by(event(70)), Some(event(60)));
     }
 
     #[test]
     fn what_has_closed_stays_closed_under_another_size() {
         let mut closing = Closing::new(seconds(60), Duration::ZERO, seconds(0));
-        closing.advance(event(190));
+        closing.close(closing.passed_by(event(190)).unwrap());
         for (size, first, starts) in [(60, 3, 180), (300, 1, 300), (10, 18, 180), (7, 26, 182)] {
             assert_eq!(first_window(closing.before(), seconds(size)), first);
             assert_eq!(window_start(first, seconds(size)), event(starts));
@@ -319,9 +327,9 @@ pub(crate) mod tests {
 
     #[test]
     fn without_a_grace_a_window_closes_at_its_end() {
-        let mut closing = Closing::new(seconds(60), Duration::ZERO, Duration::ZERO);
-        assert_eq!(closing.advance(event(60) - 1), Some(0));
-        assert_eq!(closing.advance(event(60)), Some(event(60)));
+        let closing = Closing::new(seconds(60), Duration::ZERO, Duration::ZERO);
+        assert_eq!(closing.passed_by(event(60) - 1), Some(0));
+        assert_eq!(closing.passed_by(event(60)), Some(event(60)));
     }
 
     #[test]

@@ -258,6 +258,9 @@ fn restore_requests(
         let heard = Heard { producer: request.producer, address: None, identity: None, event_time: request.newest };
         if let Some(stream) = stream {
             gateway.hear(stream, heard, now);
+            // Where a producer has promised more than it has brought, a window is taken to be open that may hold nothing.
+            let newest = request.newest.filter(|_| request.rows > 0);
+            newest.into_iter().for_each(|newest| gateway.restore_event_time(stream, newest));
         }
         if let Some(number) = request.number {
             let came = Came { at: Some(at), from: None, of: None };

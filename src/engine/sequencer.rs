@@ -49,6 +49,8 @@ pub struct CheckpointsDue {
 
 /// One part in so many of the time of one core.
 const CHECKPOINTS_SHARE: u32 = 33;
+/// So many windows of a dataset close under one hold of the lock, at most. The others close with the next request, or tick.
+const CLOSINGS_AT_ONCE: usize = 256;
 
 /// The journal, and the order in which it is filled.
 pub(super) struct Sequencer {
@@ -246,17 +248,27 @@ impl Sequencer {
         windows.for_each(|(dataset, window)| gateway.restore_window(dataset, window));
     }
 
-    /// Closes windows whose time has come, of one stream or of all. They close only while each dataset has room in the
-    /// journal to say so; without it they close later.
+    /// Closes windows whose time has come, of one stream or of all, one after the other. They close only while each dataset has
+    /// room in the journal to say so; without it they close later, and so do those that are too many to close at once.
     fn advance(&self, state: &mut State, stream: Option<&StreamName>, now: Duration) {
+        for _ in 0..CLOSINGS_AT_ONCE {
+            if !self.close_next(state, stream, now) {
+                return;
+            }
+        }
+    }
+
+    /// Closes the next window of each dataset whose time has come. Whether there was one.
+    fn close_next(&self, state: &mut State, stream: Option<&StreamName>, now: Duration) -> bool {
         if !state.closing_rooms.fill(&self.journal) {
-            return;
+            return false;
         }
         let mut effects = Vec::new();
         match stream {
             Some(stream) => state.gateway.advance(stream, now, &mut effects),
             None => state.gateway.tick(now, &mut effects),
         }
+        let closes = !effects.is_empty();
         for Effect::Close { dataset, before, watermark, refused } in effects {
             // One input closes a dataset's windows at most once, and each has room.
             let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else { continue };
@@ -266,6 +278,7 @@ impl Sequencer {
             self.tell(lsn, Some(before), refused);
             self.order(&Order::Close { lsn, dataset, before: Some(before) });
         }
+        closes
     }
 
     /// Tells the collector of refused records, before it hears of the closing that they are told with.

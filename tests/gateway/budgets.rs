@@ -23,17 +23,17 @@ use super::broker::Broker;
 use super::sent::send_payments;
 
 /// Two hours of ten-minute windows, of some 7 KB each as JSON lines.
-const WINDOWS: u64 = 12;
+pub(super) const WINDOWS: u64 = 12;
 pub(super) const DESTINATION: &str = "fraud_desk";
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn budget(bytes: u64, per: Duration, sheds_after: Option<Duration>) -> budget::Settings {
+pub(super) fn budget(bytes: u64, per: Duration, sheds_after: Option<Duration>) -> budget::Settings {
     let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), Vec::new());
     budget::Settings { bytes, per, widened, smaller, sheds_after, first }
 }
 
 /// A gateway that goes on with a journal.
-async fn gateway(broker: &Broker, topic: &str, journal: &TempDir, budget: budget::Settings) -> App {
+pub(super) async fn gateway(broker: &Broker, topic: &str, journal: &TempDir, budget: budget::Settings) -> App {
     gateway_with(broker, topic, journal, budget, PATIENCE).await
 }
 

@@ -68,7 +68,14 @@ fn overlapping(history_from: Option<i64>, open_max: u64, minutes: u32) -> Gatewa
 fn heard(gateway: &mut Gateway, producer: &str, event_time: i64, now: Duration) {
     let heard = Heard { producer, address: None, identity: None, event_time: Some(event_time) };
     gateway.hear(&visits(), heard, now);
-    gateway.advance(&visits(), now, &mut Vec::new());
+    while closes(gateway, now).is_some() {}
+}
+
+/// The time before which windows close next.
+fn closes(gateway: &mut Gateway, now: Duration) -> Option<i64> {
+    let mut effects = Vec::new();
+    gateway.advance(&visits(), now, &mut effects);
+    effects.iter().map(|Effect::Close { before, .. }| *before).next()
 }
 
 fn is_taken(gateway: &Gateway, event_time: i64, wall: i64) -> bool {
@@ -188,4 +195,32 @@ proptest! {
             prop_assert!(open.last().unwrap_or(&0) - open.first().unwrap_or(&0) < open_max.cast_signed());
         }
     }
+}
+
+/// What leaves together is bounded by what a window holds, however many windows a slow producer held open.
+#[test]
+fn windows_with_records_close_one_after_the_other() {
+    let mut gateway = gateway(Some(0), OPEN_MAX);
+    for minute in [0, 1, 5] {
+        assert!(gateway.open_windows(&visits(), NOW + minute * MINUTE, NOW + minute * MINUTE + SECOND));
+    }
+    let heard = Heard { producer: "till", address: None, identity: None, event_time: Some(NOW + 10 * MINUTE) };
+    gateway.hear(&visits(), heard, Duration::ZERO);
+    let closed: Vec<i64> = std::iter::from_fn(|| closes(&mut gateway, Duration::ZERO)).collect();
+    // Nobody knows here that nothing is in minutes 2 to 4. After the last one with records, all that is empty closes at once.
+    assert_eq!(closed, [1, 2, 3, 4, 5, 9].map(|minute| NOW + minute * MINUTE));
+}
+
+/// After a crash, the journal says of each request how new its records are.
+#[test]
+fn windows_of_before_a_crash_close_one_after_the_other() {
+    let mut gateway = gateway(Some(0), OPEN_MAX);
+    gateway.restore_closed(&by_minute(), NOW, NOW);
+    for event_time in [NOW + SECOND, NOW + 2 * MINUTE, NOW - HOUR] {
+        gateway.restore_event_time(&visits(), event_time);
+    }
+    let heard = Heard { producer: "till", address: None, identity: None, event_time: Some(NOW + 10 * MINUTE) };
+    gateway.hear(&visits(), heard, Duration::ZERO);
+    let closed: Vec<i64> = std::iter::from_fn(|| closes(&mut gateway, Duration::ZERO)).collect();
+    assert_eq!(closed, [1, 2, 9].map(|minute| NOW + minute * MINUTE));
 }

@@ -143,7 +143,8 @@ fn overlapping(step: i64, length: i64, grace: u64) -> Arc<Dataset> {
     let (window, overlap) = (seconds(step), seconds(length - step));
     let bounds = Some(Bounds { records_per_cell: 1, cells_per_window: Some(1) });
     let grace = Duration::from_secs(grace);
-    Arc::new(Dataset { contributor: "f2".into(), window, overlap, grace, bounds, ..plain() })
+    let open_max = u64::MAX;
+    Arc::new(Dataset { contributor: "f2".into(), window, overlap, grace, bounds, open_max, ..plain() })
 }
 
 fn two_fields() -> Arc<Stream> {
@@ -196,10 +197,16 @@ impl Life {
         let mut journal = vec![Journaled::Records(lsn(), records.to_vec())];
         let newest = records.iter().map(|(time, _)| *time).max();
         let heard = Heard { producer: "p", address: None, identity: None, event_time: newest };
-        let mut effects = Vec::new();
-        self.gateway.hear(&"s".parse().unwrap(), heard, Duration::ZERO);
-        self.gateway.advance(&"s".parse().unwrap(), Duration::ZERO, &mut effects);
-        journal.extend(effects.iter().map(|Effect::Close { before, .. }| Journaled::Closed(lsn(), *before)));
+        let stream = "s".parse().unwrap();
+        let oldest = records.iter().map(|(time, _)| *time).min();
+        assert!(oldest.zip(newest).is_none_or(|(oldest, newest)| self.gateway.open_windows(&stream, oldest, newest)));
+        self.gateway.hear(&stream, heard, Duration::ZERO);
+        loop {
+            let mut effects = Vec::new();
+            self.gateway.advance(&stream, Duration::ZERO, &mut effects);
+            let [Effect::Close { before, .. }] = &effects[..] else { break };
+            journal.push(Journaled::Closed(lsn(), *before));
+        }
         journal.iter().for_each(|journaled| self.obey(journaled));
         journal
     }
