@@ -80,6 +80,8 @@ counts! {
     datasets: BTreeMap<DatasetName, DatasetCounts>,
     /// How counts of records are shown outside.
     steps: Growing,
+    /// The same of cells that did not leave.
+    cell_steps: Growing,
 }
 
 counts! {
@@ -224,7 +226,8 @@ impl Telemetry {
         let streams = streams.into_iter().map(|(name, (datasets, k))| {
             let datasets = datasets.into_iter().map(|dataset| (dataset, DatasetCounts::default())).collect();
             let steps = Growing::new(Steps::new(k, chances.of(&name)));
-            (name, Arc::new(StreamCounts { datasets, steps, ..StreamCounts::default() }))
+            let cell_steps = Growing::new(Steps::new(k, chances.of(&cells_of(&name))));
+            (name, Arc::new(StreamCounts { datasets, steps, cell_steps, ..StreamCounts::default() }))
         });
         Self {
             streams: streams.collect(),
@@ -306,8 +309,9 @@ impl Telemetry {
             for (reason, count) in counts.refused.each() {
                 samples.count(declared::RECORDS_REFUSED, &[label, reason], count);
             }
+            let cell_steps = counts.cell_steps.now();
             for (dataset, counts) in &counts.datasets {
-                self.sample_all(samples, counts.each(), dataset, Steps::default());
+                self.sample_all(samples, counts.each(), dataset, cell_steps);
             }
         }
         self.sample_all(samples, self.gateway.each(), ALL_STREAMS, self.steps.now());
@@ -359,8 +363,9 @@ impl Telemetry {
         let largest = greatest.iter().map(|(_, k)| *k).max().unwrap_or(0);
         self.steps.grow(largest, &self.chances, ALL_STREAMS);
         let sizes = greatest.iter().map(|(stream, k)| {
-            let steps = &self.of(stream).steps;
+            let StreamCounts { steps, cell_steps, .. } = &**self.of(stream);
             steps.grow(*k, &self.chances, stream);
+            cell_steps.grow(*k, &self.chances, &cells_of(stream));
             (stream.clone(), steps.now().size())
         });
         sizes.collect()
@@ -386,6 +391,11 @@ impl Telemetry {
 
 /// What the steps of counts over all streams are called. No stream has this name.
 const ALL_STREAMS: &str = "";
+
+/// What the steps of counts of a stream's cells are called. No stream has this name.
+fn cells_of(stream: &StreamName) -> String {
+    format!("cells of {stream}")
+}
 
 /// What all streams are called that are not declared.
 const UNDECLARED: &str = "(not declared)";
@@ -521,11 +531,13 @@ mod tests {
         Telemetry::add(&counts.accepted, 9);
         Telemetry::add(&counts.records_in, 9);
         Telemetry::add(&counts.bytes_in, 9 * 300);
+        telemetry.add_of_dataset("d", |counts| &counts.cells_withheld, 1);
+        telemetry.add_of_dataset("d", |counts| &counts.cells_deferred, 1);
         assert_eq!(text(&telemetry), before);
         Telemetry::add(&counts.accepted, 11);
-        telemetry.add_of_dataset("d", |counts| &counts.cells_withheld, 1);
+        telemetry.add_of_dataset("d", |counts| &counts.cells_withheld, 19);
         let after = text(&telemetry);
         assert!(after.contains("bailiwick_records_accepted_total{stream=\"a\"} 20\n"), "{after}");
-        assert!(after.contains("bailiwick_cells_withheld_total{dataset=\"d\"} 1\n"), "{after}");
+        assert!(after.contains("bailiwick_cells_withheld_total{dataset=\"d\"} 20\n"), "{after}");
     }
 }

@@ -378,8 +378,8 @@ impl Collector {
                     Some(_) => told.iter().filter(|told| !told.set.is_empty()).map(|told| &told.destination).collect(),
                     None => released.iter().map(Released::destination).collect(),
                 };
-                let (left, stayed) = (outcome.cells_released - outcome.cells_unchanged, outcome.cells_withheld);
-                tracing::debug!(%dataset, window_start, released = left, withheld = stayed, "window closed");
+                let left = outcome.cells_released - outcome.cells_unchanged;
+                tracing::debug!(%dataset, window_start, released = left, "window closed");
                 // No dataset that shares its cells has an override.
                 let started = self.start_of(dataset, window.window);
                 let used =

@@ -131,11 +131,11 @@ declare! {
     /// Cells that may leave and were not told again, since they say what they said before.
     CELLS_UNCHANGED = Counter "bailiwick_cells_unchanged" None ["dataset"];
     /// Cells with too few contributors: they did not leave. One that waited for the next windows counts when it is dropped.
-    CELLS_WITHHELD = Counter "bailiwick_cells_withheld" None ["dataset"];
+    CELLS_WITHHELD = Steps "bailiwick_cells_withheld" None ["dataset"];
     /// Cells with too few contributors that began to wait for the next windows of the same key.
-    CELLS_DEFERRED = Counter "bailiwick_cells_deferred" None ["dataset"];
+    CELLS_DEFERRED = Steps "bailiwick_cells_deferred" None ["dataset"];
     /// Cells that waited for the next windows and did not leave with one. They count among the withheld ones.
-    CELLS_DEFERRED_DROPPED = Counter "bailiwick_cells_deferred_dropped" None ["dataset"];
+    CELLS_DEFERRED_DROPPED = Steps "bailiwick_cells_deferred_dropped" None ["dataset"];
     /// Windows of a dataset with differential privacy whose cells got noise.
     WINDOWS_NOISED = Counter "bailiwick_windows_noised" None ["dataset"];
     /// Windows of a dataset with differential privacy that did not leave: the budget of their day was spent, or they were charged

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::steps::AllShown;
-use super::{DatasetCounts, Steps, StreamCounts, Telemetry, UNDECLARED, as_shown};
+use super::{Counter, DatasetCounts, Steps, StreamCounts, Telemetry, UNDECLARED, as_shown};
 
 /// After so many intervals in which nothing happened, that is said. So a log that says nothing for longer is of a gateway
 /// that does not run.
@@ -27,15 +27,17 @@ struct Counted {
 impl Counted {
     fn now(shown: &AllShown, stream: Option<&str>, counts: &StreamCounts) -> Self {
         let refused = counts.refused.each().collect();
-        // A stream without a dataset has the counts of one, too.
-        let none = DatasetCounts::default();
-        let of_datasets = counts.datasets.values().chain([&none]).flat_map(DatasetCounts::each);
-        let of_datasets = of_datasets.map(|counted| (counted, Steps::default()));
-        let steps = counts.steps.now();
         let mut all: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for (counted, steps) in counts.each().map(|counted| (counted, steps)).chain(of_datasets) {
-            *all.entry(counted.0).or_default() += as_shown(shown, counted, stream.unwrap_or(UNDECLARED), steps);
+        let mut add = |counted: Counter, whose: &str, steps: Steps| {
+            *all.entry(counted.0).or_default() += as_shown(shown, counted, whose, steps);
+        };
+        let (steps, cell_steps) = (counts.steps.now(), counts.cell_steps.now());
+        counts.each().for_each(|counted| add(counted, stream.unwrap_or(UNDECLARED), steps));
+        for (dataset, counts) in &counts.datasets {
+            counts.each().for_each(|counted| add(counted, dataset, cell_steps));
         }
+        // A stream without a dataset has the counts of one, too.
+        DatasetCounts::default().each().for_each(|(name, ..)| _ = all.entry(name).or_default());
         Self { counts: all, refused }
     }
 

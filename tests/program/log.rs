@@ -163,7 +163,7 @@ fn the_log_sums_up_what_happened() {
     let is_about = |shown: u64, count: u64| shown.is_multiple_of(20) && shown.abs_diff(count) < 20;
     assert!(is_about(field(end, "records_in"), 16_716) && is_about(field(end, "accepted"), 8_417), "{end}");
     assert!(end.contains("belongs_elsewhere 6305") && end.contains("may_not_be_here 1882"), "{end}");
-    assert!(field(end, "cells_released") > 50 && field(end, "cells_withheld") > 40, "{end}");
+    assert!(field(end, "cells_released") > 50 && field(end, "cells_withheld") >= 40, "{end}");
     // What came in is in the intervals, once.
     let of_intervals = intervals.iter().map(|line| field(line, "records_in")).sum();
     assert!(is_about(of_intervals, 16_716), "{}", log.join("\n"));
