@@ -24,19 +24,13 @@ pub use name::{NoProducerName, ProducerName, Series, speaker_of};
 /// How a producer numbers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number {
-    /// The series.
+    /// The series. 0 where the producer names none: any epoch that it begins is greater.
     pub epoch: u64,
     /// The request's number in it, from 1.
     pub sequence: u64,
 }
 
 impl Number {
-    /// The number that it is for a producer that is so far: without an epoch, which is 0, the producer's series goes on.
-    #[must_use]
-    pub fn continuing(self, mark: Option<Mark>) -> Self {
-        if self.epoch == 0 { Self { epoch: mark.unwrap_or_default().epoch, ..self } } else { self }
-    }
-
     /// What it says of a request with records, of a producer that is so far. `None`: the producer is not known.
     ///
     /// # Errors

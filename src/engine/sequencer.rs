@@ -111,8 +111,6 @@ pub(super) struct Taken {
 /// A request to be placed.
 pub(super) struct Placing<'r> {
     pub(super) origin: &'r Origin,
-    /// Its number, as it was sent.
-    pub(super) sent: Option<Number>,
     /// The number under which it was found to come next.
     pub(super) number: Option<Number>,
     /// It has no records, and leaves numbers out.
@@ -365,12 +363,11 @@ impl State {
         self.last
     }
 
-    /// Makes sure that all requests can be taken in this order. Their numbers are looked up as they were sent: a greater
-    /// epoch may have begun since, and a request without an epoch goes along with it.
+    /// Makes sure that all requests can be taken in this order.
     fn admit(&mut self, stream: Option<&StreamName>, requests: &[Placing<'_>], at: Moment) -> Result<(), Unplaced> {
         let mut ahead = Ahead::new(&self.gateway);
         let located =
-            requests.iter().map(|request| match ahead.locate(&request.origin.series, request.sent, request.skips) {
+            requests.iter().map(|request| match ahead.locate(&request.origin.series, request.number, request.skips) {
                 Located::Next(number) if number == request.number => None,
                 located => Some(located),
             });
@@ -474,17 +471,11 @@ impl<'g> Ahead<'g> {
     }
 
     /// Of a producer of which no request waits.
-    fn locate_next<'r: 'g>(&mut self, producer: &'r str, sent: Number, skips: bool) -> Located {
+    fn locate_next<'r: 'g>(&mut self, producer: &'r str, number: Number, skips: bool) -> Located {
         let producers = &self.gateway.producers;
         let ahead = self.marks.get(producer).copied();
-        let mark = ahead.or_else(|| producers.known(producer));
-        let number = sent.continuing(mark);
-        let after = |number: Number, mark| if skips { number.skipping_after(mark) } else { number.after(mark) };
-        let alone = || {
-            let placed = producers.known(producer);
-            after(sent.continuing(placed), placed)
-        };
-        match after(number, mark) {
+        let after = |mark| if skips { number.skipping_after(mark) } else { number.after(mark) };
+        match after(ahead.or_else(|| producers.known(producer))) {
             Ok(Position::Taken) if skips => Located::Next(None),
             Ok(Position::Taken) if !planted("no-dedup") => match producers.known(producer) {
                 Some(mark) if number.after(Some(mark)) == Ok(Position::Taken) => {
@@ -498,7 +489,7 @@ impl<'g> Ahead<'g> {
                 Located::Next(Some(number))
             }
             // Without the requests before it, it could be taken: they may not come to have a place.
-            Err(_) if ahead.is_some() && alone().is_ok() => Located::Twice,
+            Err(_) if ahead.is_some() && after(producers.known(producer)).is_ok() => Located::Twice,
             Err(out_of_order) => Located::Not(out_of_order.into()),
         }
     }

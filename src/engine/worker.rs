@@ -334,7 +334,6 @@ impl Worker {
         }
         let placing = requests.iter().zip(kept.iter().zip(&newest)).map(|(request, (outcome, newest))| Placing {
             origin: &request.origin,
-            sent: request.number,
             number: request.located,
             skips: matches!(request.content, Content::Nothing),
             outcome,

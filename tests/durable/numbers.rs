@@ -76,6 +76,21 @@ async fn a_gap_is_refused_with_the_expected_number_and_an_old_epoch_is_fenced() 
     assert_eq!(counted(&gateway.stop().await), 20);
 }
 
+/// Two processes speak under one name, and only one of them names its epochs. The other must not get into its series: what it
+/// sends again would count twice, and what the first one sends next would be taken for a repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_no_epoch_is_fenced_by_any_that_begins() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    assert_eq!(publish(&gateway, request(0, 1, 10)).await.unwrap().durable_through, 1);
+    assert!(publish(&gateway, request(0, 1, 10)).await.unwrap().duplicate);
+    assert_eq!(publish(&gateway, introduction(5, 0)).await.unwrap().epoch, 5);
+    let fenced = publish(&gateway, request(0, 1, 10)).await.unwrap_err();
+    assert_eq!(refusal(&fenced), ("REASON_EPOCH_FENCED".into(), vec![("epoch".into(), "5".into())]));
+    let its_own = publish(&gateway, request(5, 1, 10)).await.unwrap();
+    assert_eq!((its_own.accepted, its_own.duplicate, its_own.durable_through), (10, false, 1));
+    assert_eq!(counted(&gateway.stop().await), 20);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_refused_as_a_whole_has_spent_its_number() {
     let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
