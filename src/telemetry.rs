@@ -137,9 +137,13 @@ impl Refused {
         }
     }
 
-    /// Every reason's name and count.
-    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Reason::ALL.iter().zip(&self.0).map(|((_, name), counter)| (*name, read(counter)))
+    /// Every reason's name and count as it is shown outside: of records that were put into quarantine in steps, since they may
+    /// be taken in later.
+    fn shown(&self, shown: &AllShown, whose: &str, steps: Steps) -> impl Iterator<Item = (&'static str, u64)> {
+        Reason::ALL.iter().zip(&self.0).map(move |((reason, name), counter)| match reason {
+            Reason::Quarantined => (*name, as_shown(shown, (*name, None, read(counter)), whose, steps)),
+            _ => (*name, read(counter)),
+        })
     }
 }
 
@@ -306,7 +310,7 @@ impl Telemetry {
         for (stream, counts) in self.streams() {
             let label = stream.unwrap_or(UNDECLARED);
             self.sample_all(samples, counts.each(), label, counts.steps.now());
-            for (reason, count) in counts.refused.each() {
+            for (reason, count) in counts.refused.shown(&self.shown, label, counts.steps.now()) {
                 samples.count(declared::RECORDS_REFUSED, &[label, reason], count);
             }
             let cell_steps = counts.cell_steps.now();
@@ -406,6 +410,9 @@ type Counter = (&'static str, Option<Declaration>, u64);
 /// A count as it is shown outside: one of what may be in a cell in steps. What is no metric is such a one.
 fn as_shown(shown: &AllShown, (name, declared, count): Counter, whose: &str, steps: Steps) -> u64 {
     let name = declared.map_or(name, |declared| declared.name);
+    // What is scored is what is taken in: two ways to show it would tell more together.
+    let begin = if declared == Some(declared::RECORDS_SCORED) { declared::RECORDS_ACCEPTED.name } else { name };
+    let steps = steps.apart(begin).apart(whose);
     match declared.map(|declared| (declared.kind, declared.unit)) {
         Some((Kind::Steps, Unit::Bytes)) => shown.of(name, whose, steps.of_bytes(), count),
         None | Some((Kind::Steps, _)) => shown.of(name, whose, steps, count),

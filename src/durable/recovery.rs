@@ -334,9 +334,8 @@ pub struct Replay {
 pub struct Erased {
     /// How many.
     pub records: u64,
-    /// How many of each stream, by one missing key or by the keys that do not open them. Records that miss two
-    /// keys stand under both.
-    why: BTreeMap<Sealed, BTreeMap<StreamName, u64>>,
+    /// Of which streams, by one missing key or by the keys that do not open them. Records that miss two keys stand under both.
+    why: BTreeMap<Sealed, BTreeSet<StreamName>>,
 }
 
 impl Erased {
@@ -349,21 +348,21 @@ impl Erased {
             does_not_open @ Sealed::DoesNotOpen(_) => vec![does_not_open],
         };
         for why in each {
-            *self.why.entry(why).or_default().entry(stream.clone()).or_default() += u64::from(records);
+            self.why.entry(why).or_default().insert(stream.clone());
         }
     }
 
     /// Says it in the log, once per key.
     pub fn say(&self) {
         for (why, streams) in &self.why {
-            let records = streams.iter().map(|(stream, records)| format!("{stream}: {records}"));
-            let records = records.collect::<Vec<_>>().join(", ");
+            // How many is a metric, in steps: beside what was taken in and left, it could tell of few.
+            let streams = streams.iter().map(StreamName::as_str).collect::<Vec<_>>().join(", ");
             match why {
                 Sealed::KeyMissing(regimes) => {
                     let regime = regimes.first().map_or("", String::as_str);
                     tracing::warn!(
                         regime,
-                        records,
+                        streams,
                         "the key of a regime is missing; what the journal holds under it is erased and not counted. \
                          If it was not meant to be erased, put the key back and start again"
                     );
@@ -372,7 +371,7 @@ impl Erased {
                     let regimes = regimes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                     tracing::error!(
                         regimes,
-                        records,
+                        streams,
                         "sealed entries do not open: a key is not the one that they were sealed with; not counted. \
                          Put the right key back and start again"
                     );

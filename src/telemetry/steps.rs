@@ -2,8 +2,10 @@
 //!
 //! Whoever reads exact counts of records each second, and gets the released cells, can subtract: what was taken in and did
 //! not leave is in the cells that were withheld. If that is one cell, its count is told, and a count below k must not be.
-//! So a count is shown in steps that are at least twice k. At which counts the shown number changes is chosen by chance at
-//! each start. When k grows, so do the steps. docs/metrics.md says what this does not stop.
+//! So a count is shown in steps that are twice k. At which counts the shown number changes is left to chance, for each step
+//! anew: were they one step apart, an exact count that goes into the shown one, such as that of refused requests, would be a
+//! vernier. Whoever watches both would know how much else there was between two changes, to the record. When k grows, so do
+//! the steps. docs/metrics.md says what this does not stop.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,16 +31,24 @@ impl fmt::Debug for Chances {
 }
 
 /// How counts of one stream are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Steps {
     size: u64,
-    phase: u64,
+    /// What says at which counts the steps begin.
+    chance: u64,
 }
 
 impl Default for Steps {
     /// Every count as it is.
     fn default() -> Self {
-        Self { size: 1, phase: 0 }
+        Self { size: 1, chance: 0 }
+    }
+}
+
+impl fmt::Debug for Steps {
+    /// Where they begin is secret.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Steps of {}", self.size)
     }
 }
 
@@ -49,8 +59,22 @@ impl Steps {
     /// Steps for counts of contributors to cells of which at least `k` leave together. `chance` is any number.
     #[must_use]
     pub fn new(k: usize, chance: u64) -> Self {
-        let size = (k as u64).saturating_mul(2).max(1);
-        Self { size, phase: chance % size }
+        Self { size: (k as u64).saturating_mul(2).max(1), chance }
+    }
+
+    /// Steps of the same size that begin elsewhere, for what has this name.
+    #[must_use]
+    pub(super) fn apart(&self, name: &str) -> Self {
+        Self { chance: self.hash(name.as_bytes()), ..*self }
+    }
+
+    fn hash(&self, of: &[u8]) -> u64 {
+        SipHasher24::new_with_keys(self.chance, self.size).hash(of)
+    }
+
+    /// The count at which the shown number gets to so many steps: one that is not more than they are, by less than a step.
+    fn begins(&self, steps: u64) -> u64 {
+        (steps.saturating_mul(self.size)).saturating_sub(self.hash(&steps.to_le_bytes()) % self.size)
     }
 
     /// The size of a step.
@@ -62,22 +86,23 @@ impl Steps {
     /// A count of records as these steps show it: within one step of what it is, and never going back.
     #[must_use]
     pub fn records(&self, count: u64) -> u64 {
-        count.saturating_add(self.phase) / self.size * self.size
+        let whole = count / self.size;
+        let has_begun = count >= self.begins(whole.saturating_add(1));
+        whole.saturating_add(u64::from(has_begun)).saturating_mul(self.size)
     }
 
     /// The same for counts of bytes.
     #[must_use]
     pub fn of_bytes(&self) -> Self {
-        Self { size: self.size.saturating_mul(BYTES_OF_RECORD), phase: self.phase.saturating_mul(BYTES_OF_RECORD) }
+        Self { size: self.size.saturating_mul(BYTES_OF_RECORD), ..self.apart("bytes") }
     }
 
-    /// Steps for a greater k. A step is made of whole ones of before: so a count that is shown in both is within one of those,
-    /// and nothing narrower. Which of them a step begins with is up to `chance`.
+    /// Steps for a greater k, of a size that is a multiple of theirs: so what was shown before and what comes to it are whole
+    /// steps.
     #[must_use]
     fn grown(&self, k: usize, chance: u64) -> Self {
         let times = Self::new(k, 0).size.div_ceil(self.size);
-        let size = self.size.saturating_mul(times);
-        Self { size, phase: self.phase.saturating_add(self.size.saturating_mul(chance % times)) }
+        Self { size: self.size.saturating_mul(times), chance }
     }
 }
 
@@ -173,26 +198,57 @@ mod tests {
     }
 
     #[test]
-    fn each_shown_count_stands_for_at_least_twice_k_counts() {
+    fn each_shown_count_stands_for_twice_k_counts_on_an_average_and_for_how_many_is_left_to_chance() {
         let steps = Steps::new(10, 7);
         let mut each = BTreeMap::new();
-        (0..1_000).for_each(|count| *each.entry(steps.records(count)).or_insert(0) += 1);
-        // But for the first and the last, of which a part is not there.
-        let whole: Vec<usize> = each.values().skip(1).take(each.len() - 2).copied().collect();
-        assert!(whole.iter().all(|counts| *counts == 20), "{whole:?}");
+        (0..20_000).for_each(|count| *each.entry(steps.records(count)).or_insert(0_u64) += 1);
+        assert!((999..=1_001).contains(&each.len()), "{}", each.len());
+        let mut times = BTreeMap::new();
+        each.values().for_each(|counts| *times.entry(*counts).or_insert(0) += 1);
+        // The difference of two numbers below 20: any from 1 to 39, those in the middle most often.
+        assert!(times.len() > 30 && times.values().all(|times| *times < 100), "{times:?}");
+        assert!(times.keys().all(|counts| (1..40).contains(counts)), "{times:?}");
+    }
+
+    /// Somebody watches a count in steps, and knows exactly how much of it was refused. Between two changes, all but that was
+    /// taken in.
+    #[test]
+    fn an_exact_count_that_goes_into_a_shown_one_is_no_vernier() {
+        let mut found = BTreeMap::new();
+        for chance in 0..200 {
+            let steps = Steps::new(10, chance);
+            // Three are taken in while one after the other is refused.
+            let (mut count, mut refused_at) = (0, Vec::new());
+            for refused in 0..200 {
+                let shown = steps.records(count);
+                count += if refused == 90 { 4 } else { 1 };
+                if steps.records(count) != shown {
+                    refused_at.push(refused);
+                }
+            }
+            let around = refused_at.windows(2).find(|two| two[0] < 90 && two[1] >= 90).unwrap();
+            *found.entry(20 - (around[1] - around[0])).or_insert(0) += 1;
+        }
+        // Were each step 20, it would be three each time.
+        assert!(found.len() > 20 && found.values().all(|times| *times < 40), "{found:?}");
+    }
+
+    /// The count of bytes at which a step begins can be any: else payloads of known lengths would measure one of another.
+    #[test]
+    fn steps_of_bytes_begin_anywhere() {
+        let begin = |chance| Steps::new(10, chance).of_bytes().begins(1);
+        let rests: std::collections::BTreeSet<u64> = (0..100).map(|chance| begin(chance) % BYTES_OF_RECORD).collect();
+        assert!(rests.len() > 90, "{rests:?}");
+        assert!((0..100).all(|chance| (1..=20 * BYTES_OF_RECORD).contains(&begin(chance))));
     }
 
     #[test]
-    fn steps_that_grow_show_no_count_more_narrowly_than_those_of_before() {
-        for (k, chance) in [(11, 0), (15, 1), (25, 2), (25, 4), (10, 3)].into_iter().cycle().zip(0..200) {
-            let ((k, growth), phase) = (k, chance);
-            let old = Steps::new(10, phase);
-            let new = if k > 10 { old.grown(k, growth) } else { old };
-            assert!(new.size >= 2 * k as u64 && new.size.is_multiple_of(old.size) && new.phase < new.size);
-            for count in 1..300 {
-                let begins = new.records(count) != new.records(count - 1);
-                assert!(!begins || old.records(count) != old.records(count - 1), "{old:?} {new:?} {count}");
-            }
+    fn steps_that_grow_are_multiples_of_those_of_before() {
+        for (k, size) in [(11, 40), (15, 40), (25, 60), (40, 80)] {
+            let old = Steps::new(10, 3);
+            let new = old.grown(k, 4);
+            assert_eq!(new.size, size);
+            assert!((1..50).any(|steps| old.begins(steps * size / 20) != new.begins(steps)));
         }
     }
 
@@ -212,13 +268,13 @@ mod tests {
                 for count in grown_at..grown_at + 500 {
                     let next = shown.of(new, count);
                     assert!(next == last || next == last + 60, "{last} {next}");
-                    assert!(next.abs_diff(count) < 80, "within a step, and one of those before");
+                    assert!(next.abs_diff(count) < 20 + 2 * 60, "within two steps, and one of those before");
                     if next != last {
                         changed_at.push(count);
                     }
                     last = next;
                 }
-                assert!(changed_at.windows(2).all(|two| two[1] - two[0] == 60), "{changed_at:?}");
+                assert!(changed_at.windows(2).all(|two| two[1] - two[0] < 120), "{changed_at:?}");
                 assert_eq!(new.size, 60);
             }
         }

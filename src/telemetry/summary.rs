@@ -26,13 +26,13 @@ struct Counted {
 
 impl Counted {
     fn now(shown: &AllShown, stream: Option<&str>, counts: &StreamCounts) -> Self {
-        let refused = counts.refused.each().collect();
         let mut all: BTreeMap<&'static str, u64> = BTreeMap::new();
         let mut add = |counted: Counter, whose: &str, steps: Steps| {
             *all.entry(counted.0).or_default() += as_shown(shown, counted, whose, steps);
         };
-        let (steps, cell_steps) = (counts.steps.now(), counts.cell_steps.now());
-        counts.each().for_each(|counted| add(counted, stream.unwrap_or(UNDECLARED), steps));
+        let (steps, cell_steps, stream) = (counts.steps.now(), counts.cell_steps.now(), stream.unwrap_or(UNDECLARED));
+        let refused = counts.refused.shown(shown, stream, steps).collect();
+        counts.each().for_each(|counted| add(counted, stream, steps));
         for (dataset, counts) in &counts.datasets {
             counts.each().for_each(|counted| add(counted, dataset, cell_steps));
         }
@@ -141,18 +141,22 @@ mod tests {
     #[test]
     fn the_log_tells_of_records_as_metrics_do() {
         let counts = StreamCounts { steps: Growing::new(Steps::new(10, 5)), ..StreamCounts::default() };
-        let add = |records: usize| {
+        let mut before = now(&counts);
+        for records in 1..=60 {
             for count in [&counts.records_in, &counts.accepted, &counts.scored] {
-                Telemetry::add(count, records);
+                Telemetry::add(count, 1);
             }
             counts.refused.add(Reason::TooLong, 1);
-        };
-        add(14);
-        let before = now(&counts);
-        assert_eq!(["records_in", "accepted", "scored"].map(|name| before.of(name)), [0; 3]);
-        assert_eq!(list(before.refused.iter()), "[too_long 1]");
-        add(1);
-        assert_eq!(["records_in", "accepted", "scored"].map(|name| now(&counts).since(&before).of(name)), [20; 3]);
+            counts.refused.add(Reason::Quarantined, 1);
+            let now = now(&counts);
+            let in_steps = ["records_in", "accepted", "scored"].map(|name| (now.of(name), before.of(name)));
+            for (now, before) in in_steps.into_iter().chain([(now.refused["quarantined"], before.refused["quarantined"])]) {
+                assert!(now.is_multiple_of(20) && now.abs_diff(records) < 20 && now >= before, "{now} of {records}");
+            }
+            assert_eq!(now.of("accepted"), now.of("scored"), "each tells no more than the other");
+            assert_eq!(now.refused["too_long"], records);
+            before = now;
+        }
     }
 
     #[test]

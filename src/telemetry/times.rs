@@ -81,6 +81,9 @@ impl AllTimes {
 
     /// All of them, in steps.
     pub(super) fn sample(&self, samples: &mut Samples, steps: Steps, of_streams: &[(&str, Steps)]) {
+        // What goes up with each batch goes by the same steps: others would tell more together.
+        let commits = steps.apart(declared::LOG_COMMITS.name);
+        let steps = steps.apart("batches");
         let stages: [(&str, Find<'_>); 4] = [
             ("wait", &|times| Some(&times.wait)),
             ("judge", &|times| Some(&times.judge)),
@@ -97,11 +100,12 @@ impl AllTimes {
         let answers = self.of_workers(declared::ANSWER, "", &|times| Some(&times.answer), steps);
         samples.histogram(declared::ANSWER, &[], answers);
         for (stream, steps) in of_streams {
-            let runs = self.of_workers(declared::MODEL_RUN, stream, &|times| times.model(stream), *steps);
+            let steps = steps.apart("batches");
+            let runs = self.of_workers(declared::MODEL_RUN, stream, &|times| times.model(stream), steps);
             samples.histogram(declared::MODEL_RUN, &[stream], runs);
         }
         for (log, histogram) in LOGS.iter().zip(&self.logs) {
-            let syncs = self.shown(declared::LOG_SYNC, log, [&**histogram].into_iter(), steps);
+            let syncs = self.shown(declared::LOG_SYNC, log, [&**histogram].into_iter(), commits.apart(log));
             samples.histogram(declared::LOG_SYNC, &[log], syncs);
         }
     }

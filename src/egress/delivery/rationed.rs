@@ -40,6 +40,11 @@ impl Rationed {
         self.budget.smaller(Whole { first, parcel, releases: sink.waiting(of), confirmed })
     }
 
+    /// Whether a dataset's file whose last release stands there in the outbox was paid for, or may be from before the budget.
+    pub(super) fn is_paid(&self, of: &DatasetName, last: Lsn) -> bool {
+        self.budget.is_paid(Parcel { lsn: last, of: Some(of) })
+    }
+
     /// Whether releases may leave as what has changed.
     pub(super) fn tells_changes(&self) -> bool {
         self.budget.settings().tells_changes()

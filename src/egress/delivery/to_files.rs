@@ -298,13 +298,14 @@ fn wait_for_bytes(
             smaller = Some(forms.filter(|made| made.as_ref().map_or(true, is_smaller)).collect::<Result<_, _>>()?);
             continue;
         }
-        // What waited while bytes were short may be more than the bucket holds, in any form. What was decided before a crash
-        // stays what it was.
+        // What waited while bytes were short may be more than the bucket holds, in any form. What was decided and paid for
+        // before a crash may have left.
         let is_decided = delivery.cursor.files.get(made.dataset.as_str()).is_some_and(|files| files.pending >= last);
+        let may_be_there = is_decided && rationed.is_paid(&made.dataset, last);
         let all = std::iter::once(&made).chain(smaller.iter().flatten());
         let is_never = all.map(|made| made.bytes.len() as u64).min() > Some(rationed.most());
         let is_out = matches!(decision, Decision::Shed | Decision::TooLarge);
-        if is_out && is_never && !is_decided && sink.halve(&made.dataset) {
+        if is_out && is_never && !may_be_there && sink.halve(&made.dataset) {
             return Err(Went::Halved);
         }
         delivery.budgeted(rationed.level(), decision == Decision::Wait);
