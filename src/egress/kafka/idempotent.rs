@@ -12,7 +12,7 @@ use crate::storage::Lsn;
 
 use super::heard::Heard;
 use super::limit::{self, Aside, Cut, Limit};
-use super::queue::Queue;
+use super::queue::{Item, Queue};
 use super::security::Replaced;
 use super::topic::{self, Asker, RELEASES};
 use super::window::Window;
@@ -112,7 +112,7 @@ impl Idempotent {
 
     pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<Vec<Aside>, Error> {
         let Cut { messages, aside } = self.messages(releases)?;
-        self.queue.push(lsn, "", releases.len(), messages.len(), messages);
+        self.queue.push(Item::new(lsn, releases.len(), messages));
         Ok(aside)
     }
 

@@ -23,6 +23,8 @@ pub(super) enum Said {
     All(String),
     /// Its last release. Of the others, records before version 3 say nothing.
     Last(String),
+    /// The messages that it is cut into, in order ([`Mark::of_cut`]).
+    Cut(String),
 }
 
 impl Mark {
@@ -45,8 +47,7 @@ impl Mark {
         for id in ids {
             writer.text(id);
         }
-        let hash: String = Sha256::digest(writer.finish()).iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(Self { all: short(&hash), last })
+        Some(Self { all: short(&hex(&Sha256::digest(writer.finish()))), last })
     }
 
     /// As records write it.
@@ -54,13 +55,33 @@ impl Mark {
         &self.all
     }
 
+    /// What tells the messages that the entry is cut into from others, by what each holds. Where a topic's limit was changed,
+    /// cells are set aside, or the form is another one, as many messages can hold something else.
+    pub(super) fn of_cut<'m>(&self, messages: impl ExactSizeIterator<Item = &'m [u8]>) -> String {
+        // One message is never there in part.
+        if messages.len() < 2 {
+            return self.all.clone();
+        }
+        let mut writer = Writer::default();
+        writer.text(&self.all);
+        for message in messages {
+            writer.bytes(&Sha256::digest(message));
+        }
+        short(&hex(&Sha256::digest(writer.finish())))
+    }
+
     /// Whether a record speaks of the entry.
     pub(super) fn is(&self, said: &Said) -> bool {
         match said {
             Said::All(all) => *all == self.all,
             Said::Last(last) => *last == self.last,
+            Said::Cut(_) => false,
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn short(id: &str) -> String {

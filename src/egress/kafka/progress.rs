@@ -4,10 +4,11 @@
 //! A record's key is `GATEWAY/DESTINATION#N`. `N` is the number of the transaction, modulo [`RING`]: of a compacted
 //! topic that keeps the records of the last [`RING`] transactions.
 //!
-//! Version 3 is what this program writes:
-//! `{"version":3,"transaction":12,"sent":[[LSN,"MARK"],...],"part":[LSN,"MARK",DONE,OF]}`. `MARK` tells the entry from
+//! Version 4 is what this program writes:
+//! `{"version":4,"transaction":12,"sent":[[LSN,"MARK"],...],"part":[LSN,"CUT",DONE,OF]}`. `MARK` tells the entry from
 //! others that have its position ([`Mark`]); `part` is there when the last entry was committed in part: the first `DONE`
-//! of its `OF` messages. Version 2 has, as `MARK`, the beginning of the id of the entry's last release. Version 1 had the
+//! of its `OF` messages, and `CUT` tells these from others that it could be cut into. Version 3 has `MARK` there, too: as
+//! many messages were taken for the same. Version 2 has, as `MARK`, the beginning of the id of the entry's last release. Version 1 had the
 //! key `GATEWAY/DESTINATION` and `{"version":1,"position":LSN,"sent":[[LSN,"ID"],...]}` with the last 64 entries.
 
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ use super::{Error, Outbox, SLICE, STALLED_AFTER, Settings, Watch, close, create}
 /// does not change with the number of partitions.
 pub(super) const PARTITION: i32 = 0;
 /// The version that is written.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// How many transactions' records a compacted topic keeps.
 const RING: u64 = 65_536;
 /// How long reading may take. Above the transactions' timeout, since what another gateway has open in the topic hides
@@ -71,8 +72,8 @@ impl Record {
     }
 
     /// The first `done` messages of an entry are committed, with those of transactions before.
-    pub(super) fn part(&mut self, lsn: Lsn, mark: &str, done: usize, of: usize) {
-        self.part = Some(Part(lsn, mark.to_owned(), done, of));
+    pub(super) fn part(&mut self, lsn: Lsn, cut: &str, done: usize, of: usize) {
+        self.part = Some(Part(lsn, cut.to_owned(), done, of));
     }
 
     /// The record's key, when `prefix` is the destination's.
@@ -92,6 +93,11 @@ impl Record {
     /// What its marks stand for.
     fn said(&self) -> fn(String) -> Said {
         if self.version < 3 { Said::Last } else { Said::All }
+    }
+
+    /// What that of its part stands for.
+    fn said_of_part(&self) -> fn(String) -> Said {
+        if self.version < 4 { self.said() } else { Said::Cut }
     }
 }
 
@@ -115,7 +121,7 @@ pub(super) struct Known {
 
 impl Known {
     fn add(&mut self, record: Record, cursor: Lsn) {
-        let (said, transaction) = (record.said(), record.transaction);
+        let (said, said_of_part, transaction) = (record.said(), record.said_of_part(), record.transaction);
         if record.version == 1 {
             self.is_after_version_1 = true;
         } else {
@@ -131,7 +137,7 @@ impl Known {
             *known = transaction.min(*known);
         }
         if let Some(Part(lsn, mark, done, of)) = record.part.filter(|part| part.0 > cursor) {
-            let known = self.parts.entry(lsn).or_default().entry(said(mark)).or_insert((done, of));
+            let known = self.parts.entry(lsn).or_default().entry(said_of_part(mark)).or_insert((done, of));
             *known = (done.max(known.0), of);
         }
     }
@@ -153,9 +159,10 @@ impl Known {
     }
 
     /// How many of an entry's messages the broker has, if it has some of them and they were cut alike.
-    pub(super) fn part_of(&self, lsn: Lsn, mark: &Mark, of: usize) -> usize {
+    pub(super) fn part_of(&self, lsn: Lsn, mark: &Mark, cut: &str, of: usize) -> usize {
         let parts = self.parts.get(&lsn).into_iter().flatten();
-        let alike = parts.filter(|(said, part)| mark.is(said) && part.1 == of);
+        let is_cut_so = |said: &Said| matches!(said, Said::Cut(known) if known == cut) || mark.is(said);
+        let alike = parts.filter(|(said, part)| is_cut_so(said) && part.1 == of);
         alike.map(|(_, part)| part.0).max().unwrap_or(0)
     }
 
@@ -409,10 +416,14 @@ mod tests {
     fn a_record_is_read_as_it_was_written_and_so_are_those_of_older_versions() {
         let mut record = Record::new(12);
         record.entry(3, mark("0123456789abcdef0123456789abcdef").text());
-        record.part(4, mark("a b").text(), 2, 5);
-        let golden = include_str!("../../../tests/golden/kafka-progress-3.json").trim_end();
+        record.part(4, &mark("a b").of_cut([b"one".as_slice(), b"two"].into_iter()), 2, 5);
+        let golden = include_str!("../../../tests/golden/kafka-progress-4.json").trim_end();
         assert_eq!(record.to_json().unwrap(), golden);
         assert_eq!(Record::from_json(golden.as_bytes()), Some(record));
+        let third = Record::from_json(include_bytes!("../../../tests/golden/kafka-progress-3.json")).unwrap();
+        let part = Some(Part(4, mark("a b").text().to_owned(), 2, 5));
+        let entries = vec![Sent(3, "0123456789abcdef".to_owned())];
+        assert_eq!(third, Record { version: 3, transaction: 12, sent: entries, part });
         let second = Record::from_json(include_bytes!("../../../tests/golden/kafka-progress-2.json")).unwrap();
         let part = Some(Part(4, "ff".to_owned(), 2, 5));
         let entries = vec![Sent(3, "0123456789abcdef".to_owned())];
@@ -421,7 +432,7 @@ mod tests {
         let entries = vec![Sent(3, "0123456789abcdef".to_owned()), Sent(9, "ff".to_owned())];
         assert_eq!(first, Record { version: 1, transaction: 0, sent: entries, part: None });
         assert_eq!(Record::from_json(b"12"), None);
-        assert_eq!(Record::from_json(b"{\"version\":4,\"sent\":[]}"), None);
+        assert_eq!(Record::from_json(b"{\"version\":5,\"sent\":[]}"), None);
     }
 
     #[test]
@@ -430,7 +441,7 @@ mod tests {
         assert_eq!(sent(vec![record], 2, &[(3, "c d"), (4, "e")]), [(4, "e")]);
         let mut known = Known::default();
         known.add(Record { version: 2, transaction: 1, sent: vec![], part: Some(Part(3, "d".to_owned(), 2, 5)) }, 2);
-        assert_eq!((known.part_of(3, &mark("c d"), 5), known.part_of(3, &mark("c x"), 5)), (2, 0));
+        assert_eq!((known.part_of(3, &mark("c d"), "", 5), known.part_of(3, &mark("c x"), "", 5)), (2, 0));
     }
 
     #[test]
@@ -458,10 +469,10 @@ mod tests {
         let outbox = [(3, "a b"), (4, "x d"), (5, "e")];
         assert_eq!(sent(records(1, &[(3, "a b"), (4, "c d"), (5, "e")]), 2, &outbox), [(4, "x d")]);
         let mut known = Known::default();
-        let mut record = Record::new(1);
+        let mut record = Record { version: 3, ..Record::new(1) };
         record.part(4, mark("c d").text(), 2, 5);
         known.add(record, 2);
-        assert_eq!((known.part_of(4, &mark("c d"), 5), known.part_of(4, &mark("x d"), 5)), (2, 0));
+        assert_eq!((known.part_of(4, &mark("c d"), "", 5), known.part_of(4, &mark("x d"), "", 5)), (2, 0));
     }
 
     #[test]
@@ -498,14 +509,20 @@ mod tests {
         let mut known = Known::default();
         for (transaction, done) in [(1, 2), (2, 4)] {
             let mut record = Record::new(transaction);
-            record.part(3, mark("c").text(), done, 5);
+            record.part(3, &mark("c").of_cut([b"1".as_slice(), b"2", b"3", b"45", b"6"].into_iter()), done, 5);
             known.add(record, 2);
         }
-        let part_of = |ids, of| known.part_of(3, &mark(ids), of);
-        assert_eq!((part_of("c", 5), part_of("c", 6), part_of("x", 5)), (4, 0, 0));
+        let part_of = |ids, cut: [&[u8]; 5]| {
+            let mark = mark(ids);
+            known.part_of(3, &mark, &mark.of_cut(cut.into_iter()), cut.len())
+        };
+        assert_eq!(part_of("c", [b"1", b"2", b"3", b"45", b"6"]), 4);
+        // As many messages, but the first has what two had: cells that were set aside have room now.
+        assert_eq!(part_of("c", [b"12", b"3", b"4", b"5", b"6"]), 0);
+        assert_eq!(part_of("x", [b"1", b"2", b"3", b"45", b"6"]), 0);
         assert!(!known.has(3, &mark("c")));
         known.forget(3);
-        assert_eq!(known.part_of(3, &mark("c"), 5), 0);
+        assert_eq!(known.part_of(3, &mark("c"), &mark("c").of_cut([b"1".as_slice(), b"2"].into_iter()), 5), 0);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(super) struct Item {
     pub(super) lsn: Lsn,
     /// What its progress record calls it; empty when none is written.
     pub(super) mark: String,
+    /// What it calls the messages that the entry is cut into.
+    pub(super) cut: String,
     pub(super) releases: usize,
     /// How many messages it is in all.
     pub(super) of: usize,
@@ -23,6 +25,14 @@ pub(super) struct Item {
     pub(super) bytes: usize,
 }
 
+impl Item {
+    /// An entry of so many releases, all of whose messages are to be sent, and which no progress record names.
+    pub(super) fn new(lsn: Lsn, releases: usize, messages: Vec<Message>) -> Self {
+        let (mark, cut, of) = (String::new(), String::new(), messages.len());
+        Self { lsn, mark, cut, releases, of, unsent: messages.into(), unconfirmed: 0, bytes: 0 }
+    }
+}
+
 /// Entries, oldest first.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -32,10 +42,9 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, lsn: Lsn, mark: &str, releases: usize, of: usize, messages: Vec<Message>) {
-        self.unsent_bytes += messages.iter().map(|message| message.bytes).sum::<usize>();
-        let (mark, unsent) = (mark.to_owned(), messages.into());
-        self.items.push_back(Item { lsn, mark, releases, of, unsent, unconfirmed: 0, bytes: 0 });
+    pub(super) fn push(&mut self, item: Item) {
+        self.unsent_bytes += item.unsent.iter().map(|message| message.bytes).sum::<usize>();
+        self.items.push_back(item);
     }
 
     pub(super) fn unsent_bytes(&self) -> usize {
@@ -95,9 +104,9 @@ mod tests {
     #[test]
     fn only_what_has_no_gap_before_it_is_finished() {
         let mut queue = Queue::default();
-        queue.push(3, "a", 1, 1, vec![message(10)]);
-        queue.push(5, "b", 2, 2, vec![message(20), message(30)]);
-        queue.push(6, "", 0, 0, Vec::new());
+        queue.push(Item::new(3, 1, vec![message(10)]));
+        queue.push(Item::new(5, 2, vec![message(20), message(30)]));
+        queue.push(Item::new(6, 0, Vec::new()));
         assert_eq!(queue.unsent_bytes(), 60);
         let sent: Vec<Lsn> = std::iter::from_fn(|| queue.next(100)).map(|(lsn, _)| lsn).collect();
         assert_eq!((sent.as_slice(), queue.unsent_bytes()), (&[3, 5, 5][..], 0));
@@ -112,8 +121,8 @@ mod tests {
     #[test]
     fn what_has_no_room_waits_and_so_does_what_comes_after_it() {
         let mut queue = Queue::default();
-        queue.push(3, "a", 1, 1, vec![message(50)]);
-        queue.push(4, "b", 1, 1, vec![message(10)]);
+        queue.push(Item::new(3, 1, vec![message(50)]));
+        queue.push(Item::new(4, 1, vec![message(10)]));
         assert!(queue.next(49).is_none());
         assert_eq!(queue.next(50).map(|(lsn, _)| lsn), Some(3));
     }

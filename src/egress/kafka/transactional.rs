@@ -33,7 +33,7 @@ use super::heard::Heard;
 use super::limit::{self, Aside, Cut, Limit};
 use super::mark::Mark;
 use super::progress::{self, Known, Record};
-use super::queue::Queue;
+use super::queue::{Item, Queue};
 use super::security::{Replaced, Security};
 use super::topic::{self, Asker, PROGRESS, RELEASES};
 use super::window::Window;
@@ -83,10 +83,11 @@ pub(super) struct Transactional {
     replaced: Replaced,
 }
 
-/// What a progress record says of an entry: its mark, and how many messages it is in all.
+/// What a progress record says of an entry: its mark, that of the messages it is cut into, and how many these are.
 #[derive(Default)]
 pub(super) struct Said {
     mark: String,
+    cut: String,
     of: usize,
 }
 
@@ -231,13 +232,15 @@ impl Transactional {
         let Some(mark) = mark else { return Ok(None) };
         let mut cut = limit::cut_all(releases, self.settings.format, self.limit)?;
         let of = cut.messages.len();
-        cut.messages.drain(..self.known.part_of(lsn, &mark, of).min(of));
-        Ok(Some((Said { mark: mark.text().to_owned(), of }, cut)))
+        let of_cut = mark.of_cut(cut.messages.iter().map(|message| &*message.value));
+        cut.messages.drain(..self.known.part_of(lsn, &mark, &of_cut, of).min(of));
+        Ok(Some((Said { mark: mark.text().to_owned(), cut: of_cut, of }, cut)))
     }
 
     pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<Vec<Aside>, Error> {
         let (said, cut) = self.messages(lsn, releases)?.unwrap_or_default();
-        self.queue.push(lsn, &said.mark, releases.len(), said.of, cut.messages);
+        let item = Item { of: said.of, mark: said.mark, cut: said.cut, ..Item::new(lsn, releases.len(), cut.messages) };
+        self.queue.push(item);
         Ok(cut.aside)
     }
 
@@ -290,7 +293,7 @@ impl Transactional {
             if item.unsent.is_empty() {
                 batch.record.entry(item.lsn, &item.mark);
             } else {
-                batch.record.part(item.lsn, &item.mark, item.of - item.unsent.len(), item.of);
+                batch.record.part(item.lsn, &item.cut, item.of - item.unsent.len(), item.of);
             }
         }
         batch
