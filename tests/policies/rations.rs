@@ -173,13 +173,19 @@ async fn a_file_is_paid_for_before_it_is_there_and_once() {
     let of_hub = &said["budgets"]["destinations"][0];
     assert!(found.status.success() && of_hub["destination"] == "hub", "{said}");
     assert!(is_paid(of_hub["left_bytes"].as_u64().unwrap()), "{said}");
-    deployment.write("journal/budgets/hub", "nothing that is known");
-    let found = verify();
-    let said = text(&found.stdout);
-    assert!(
-        found.status.code() == Some(1) && said.contains("the budget of destination hub is damaged: it begins empty"),
-        "{said}"
-    );
+    let mut half = fs::read(deployment.path("journal/budgets/hub")).unwrap();
+    half.resize(68 << 10, 0);
+    half.extend(b"what is left of the other slot");
+    for damaged in [half, b"nothing that is known".to_vec()] {
+        fs::write(deployment.path("journal/budgets/hub"), damaged).unwrap();
+        let found = verify();
+        let said = text(&found.stdout);
+        assert!(
+            found.status.code() == Some(1)
+                && said.contains("the budget of destination hub is damaged: it begins empty"),
+            "{said}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
