@@ -84,6 +84,7 @@ impl State {
     fn open_all(config: &Config, now: Duration) -> anyhow::Result<Self> {
         let directory = &config.journal.directory;
         let in_directory = || format!("journal in {}", directory.display());
+        let begins = ["begun", "log", "outbox"].into_iter().all(|part| !directory.join(part).exists());
         private(directory).with_context(in_directory)?;
         let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
         let (checkpoints, checkpoint) =
@@ -113,6 +114,13 @@ impl State {
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog, at_least)?;
+        if begins {
+            tracing::info!(
+                directory = %directory.display(),
+                "there was no journal here: a new one begins, and so does a new ledger if it is kept in there. If this gateway \
+                 ran before, stop it, and put back what was moved, or correct `directory` of [journal]"
+            );
+        }
         losses::have_begun(&*fs, directory).with_context(in_directory)?;
         let mut losses = Loss::of_journal(&found.damage, found.first, counted);
         losses.extend(no_log);
