@@ -549,7 +549,7 @@ fn bytes(config: &Config, name: &DestinationName, outbox: &Log, clock: Clock) ->
     let (fs, directory): (Arc<dyn FileSystem>, _) =
         (Arc::new(RealFileSystem), config.journal.directory.join("budgets"));
     let Some(settings) = config.budgets.get(name) else {
-        return Budget::suspend(&fs, &directory, name, outbox.durable()).map(Bytes::Any);
+        return Budget::suspend(&fs, &directory, name, outbox.durable(), clock.moment()).map(Bytes::Any);
     };
     let smaller = settings.smaller.iter().map(|form| form.of(&config.policy)).collect();
     let settings = budget::Settings { smaller, ..settings.clone() };

@@ -28,17 +28,22 @@ const KEY_BYTES_MAX: u64 = 16 << 10;
 pub(super) fn check(config: &Config, problems: &Problems) {
     let (settings, place) = (settings(config), &config.places.ledger);
     let path = &settings.key;
-    if !path.exists() {
-        return;
-    }
     let shown = path.display();
-    let read = files::open(path).and_then(|(_, metadata)| Ok((files::read(path, KEY_BYTES_MAX)?.0, metadata.mode())));
     let lost = |why: String| {
-        let message = format!("the ledger's key {shown} cannot be {why}: nothing leaves without it");
+        let message = format!("the ledger's key {shown} {why}: nothing leaves without it");
         problems.warn(&Place::of_file(&shown.to_string()), message, KEY_LOST);
     };
+    if !path.exists() {
+        let files = Files::new(Arc::new(RealFileSystem), &settings.directory);
+        // The start says what cannot be read of the ledger itself.
+        if settings.seen.exists() || files.is_there().unwrap_or(false) {
+            lost("is missing".to_owned());
+        }
+        return;
+    }
+    let read = files::open(path).and_then(|(_, metadata)| Ok((files::read(path, KEY_BYTES_MAX)?.0, metadata.mode())));
     match read {
-        Err(error) => lost(format!("read: {:#}", anyhow::Error::from(error))),
+        Err(error) => lost(format!("cannot be read: {:#}", anyhow::Error::from(error))),
         Ok((_, mode)) if mode & 0o007 != 0 => {
             let mode = mode & 0o7777;
             let message =
@@ -48,7 +53,7 @@ pub(super) fn check(config: &Config, problems: &Problems) {
             problems.error_help(place, message, help);
         }
         Ok((key, _)) => match Signer::parse(&String::from_utf8_lossy(&key)) {
-            Err(error) => lost(format!("used: {error}")),
+            Err(error) => lost(format!("cannot be used: {error}")),
             Ok(signer) if signer.verifier().name() != config.ledger.origin => {
                 let (name, origin) = (signer.verifier().name(), &config.ledger.origin);
                 let message = format!("the ledger's key {shown} is for `{name}`, and its `origin` is `{origin}`");

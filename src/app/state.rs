@@ -24,10 +24,12 @@ use crate::domain::policy::{Longer, StreamPlan};
 use crate::domain::table::Tables;
 use crate::domain::window::first_window;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints};
+use crate::durable::counting;
 use crate::durable::entry::Catalog;
 use crate::durable::outbox::{self, Held};
 use crate::durable::policies::Archive;
 use crate::durable::recovery::{self, Closed, Present, Replay, Restored, Scanned};
+use crate::durable::spending;
 use crate::egress::budget;
 use crate::egress::delivery::{self, Confirmed, Cursor, Cursors};
 use crate::engine::noising::Noising;
@@ -82,6 +84,7 @@ impl State {
     fn open_all(config: &Config, now: Duration) -> anyhow::Result<Self> {
         let directory = &config.journal.directory;
         let in_directory = || format!("journal in {}", directory.display());
+        let begins = ["begun", "log", "outbox"].into_iter().all(|part| !directory.join(part).exists());
         private(directory).with_context(in_directory)?;
         let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
         let (checkpoints, checkpoint) =
@@ -111,6 +114,13 @@ impl State {
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog, at_least)?;
+        if begins {
+            tracing::info!(
+                directory = %directory.display(),
+                "there was no journal here: a new one begins, and so does a new ledger if it is kept in there. If this gateway \
+                 ran before, stop it, and put back what was moved, or correct `directory` of [journal]"
+            );
+        }
         losses::have_begun(&*fs, directory).with_context(in_directory)?;
         let mut losses = Loss::of_journal(&found.damage, found.first, counted);
         losses.extend(no_log);
@@ -249,29 +259,58 @@ fn examine(config: &Config) -> anyhow::Result<()> {
 
 /// What the gateway keeps in its journal's directory cannot be read or written at a start.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot start with what is in the journal's directory. Put back what was moved, removed or replaced, make room if the \
-     disk is full, or repair it; then start it again"
-)]
-pub struct Unopened;
+pub enum Unopened {
+    /// The system refused, or something else stands there.
+    #[error(
+        "cannot start with what is in the journal's directory. Put back what was moved, removed or replaced, make room if the \
+         disk is full, or repair it; then start it again"
+    )]
+    Refused,
+    /// The system denies it to the gateway. What to do, in full.
+    #[error("{0}")]
+    Denied(String),
+    /// Another process uses it.
+    #[error(
+        "cannot start while another process uses the journal's directory: a gateway, or a command such as `bailiwick journal \
+         repair`. Stop that one, or wait for its end. Two gateways need a directory each"
+    )]
+    InUse,
+    /// Another version of the program wrote it.
+    #[error("cannot start with what another version of bailiwick wrote into the journal's directory")]
+    OtherVersion,
+}
 
 /// An error of the journal's directory, with what to do, and what to type where the system denies it to the gateway.
 pub(super) fn advised(error: anyhow::Error, directory: &Path) -> anyhow::Error {
     let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-    if !error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denied)) {
-        return if error.chain().any(is_of_disk) { error.context(Unopened) } else { error };
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denied)) {
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        return error.context(Unopened::Denied(to_type(directory, fs::metadata(directory).is_ok(), user, group)));
     }
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    error.context(to_type(directory, fs::metadata(directory).is_ok(), user, group))
+    match error.chain().find_map(unopened) {
+        Some(unopened) => error.context(unopened),
+        None => error,
+    }
 }
 
-/// Whether the system refused, or something else stands where a file belongs.
-fn is_of_disk(cause: &(dyn Error + 'static)) -> bool {
-    let is_in_the_way = |error: &storage::Error| matches!(error, storage::Error::InTheWay { .. });
-    cause.is::<io::Error>()
-        || cause.downcast_ref().is_some_and(is_in_the_way)
-        || matches!(cause.downcast_ref(), Some(delivery::Error::Io(error)) if is_in_the_way(error))
-        || matches!(cause.downcast_ref(), Some(budget::Error::Io(error)) if is_in_the_way(error))
+/// What a cause of an error says of the journal's directory, if it is of that.
+fn unopened(cause: &(dyn Error + 'static)) -> Option<Unopened> {
+    let of_storage = match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(delivery::Error::Io(error)), _) | (_, Some(budget::Error::Io(error))) => Some(error),
+        _ => cause.downcast_ref(),
+    };
+    let is_other_version = matches!(cause.downcast_ref(), Some(delivery::Error::Newer { .. }))
+        || matches!(cause.downcast_ref(), Some(budget::Error::Newer { .. }))
+        || matches!(cause.downcast_ref(), Some(counting::Error::Unreadable(_)))
+        || matches!(cause.downcast_ref(), Some(spending::Error::Unreadable(_)))
+        || matches!(cause.downcast_ref(), Some(recovery::Error::Unreadable(_) | recovery::Error::Checkpoint(_)));
+    match of_storage {
+        Some(storage::Error::InTheWay { .. }) => Some(Unopened::Refused),
+        Some(storage::Error::Locked { .. }) => Some(Unopened::InUse),
+        Some(storage::Error::Newer { .. } | storage::Error::UnknownVersion { .. }) => Some(Unopened::OtherVersion),
+        _ if is_other_version => Some(Unopened::OtherVersion),
+        _ => cause.is::<io::Error>().then_some(Unopened::Refused),
+    }
 }
 
 /// What lets a user and a group use a directory.
@@ -484,11 +523,12 @@ mod tests {
         assert!(said(true).contains(r"`sudo chown -R 65532:65533 '/srv/o'\''hare/eu 1'`"), "{}", said(true));
         let command = r"`sudo install -d -o 65532 -g 65533 -m 700 '/srv/o'\''hare/eu 1'`";
         assert!(said(false).contains(command), "{}", said(false));
+        assert!(advised(denied(), directory).is::<Unopened>(), "the exit code says so, too");
         let advised = |error| format!("{:#}", advised(error, Path::new("/nowhere/journal")));
         assert!(advised(denied()).contains("may not make /nowhere/journal: type `sudo install -d"));
         assert!(advised(denied()).ends_with(": journal: permission denied"), "{}", advised(denied()));
         let full = advised(io::Error::from(io::ErrorKind::StorageFull).into());
-        assert!(full.starts_with(&Unopened.to_string()) && full.ends_with(": no storage space"), "{full}");
+        assert!(full.starts_with(&Unopened::Refused.to_string()) && full.ends_with(": no storage space"), "{full}");
         assert_eq!(advised(anyhow::anyhow!("declared otherwise")), "declared otherwise");
     }
 }

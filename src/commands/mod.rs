@@ -20,6 +20,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 pub mod send;
+mod sets;
 mod table;
 pub mod terminal;
 pub mod version;

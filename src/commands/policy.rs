@@ -13,7 +13,7 @@ use crate::domain::policy::{self, PolicySet, Regime};
 use crate::domain::printable;
 
 use super::Failure;
-use super::replay::named;
+use super::sets::{named, unusable};
 
 mod law;
 mod laws;
@@ -77,6 +77,9 @@ pub enum Task {
         set: Set,
     },
 }
+
+/// What says where policies are.
+const POLICIES: &str = "--policies";
 
 /// Where policies are.
 #[derive(Debug, clap::Args)]
@@ -150,11 +153,11 @@ fn code(policy: &PolicySet, code: &str) -> Result<Jurisdiction, Failure> {
 /// The policies, whose problems are printed.
 fn read(set: &Set) -> Result<PolicySet, Failure> {
     let problems = Problems::default();
-    let files = config::policies(&named(&paths(set.config.as_deref(), &set.policies)?, "--policies"), &problems);
-    let Some(files) = files else { return Err(test::unusable(problems, None, false)) };
+    let files = config::policies(&named(&paths(set.config.as_deref(), &set.policies)?, POLICIES), &problems);
+    let Some(files) = files else { return Err(unusable(problems, None, POLICIES, false)) };
     let policy = policy::read(&files, &problems);
     if problems.any_error() {
-        return Err(test::unusable(problems, Some(&files), false));
+        return Err(unusable(problems, Some(&files), POLICIES, false));
     }
     Ok(policy)
 }

@@ -12,7 +12,7 @@ use indicatif::{HumanBytes, HumanCount};
 use crate::app;
 use crate::config::{self, Config};
 use crate::domain::batch::Candidate;
-use crate::domain::document::{Place, Problems, Source, Spot};
+use crate::domain::document::Problems;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
 use crate::domain::policy::{
@@ -28,6 +28,7 @@ use cells::Counted;
 
 use super::records::{Journal, Step, as_declared, decode, treated};
 use super::send::{Batch, Input};
+use super::sets::{named, unusable};
 use super::table::table;
 use super::{Failure, diagnostics, load};
 
@@ -62,6 +63,9 @@ pub enum From {
 
 /// The most bytes of memory for the windows of each version, unless it is said.
 pub const WINDOWS_BYTES_MAX: usize = 1 << 30;
+
+/// What says where the other policies are.
+const AGAINST: &str = "--against";
 
 /// How many records are decoded together.
 const TOGETHER: usize = 4_096;
@@ -108,21 +112,15 @@ pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
 /// The policies of paths that were given as arguments. Problems are shown where they stand.
 fn candidates(paths: &[PathBuf]) -> Result<PolicySet, Failure> {
     let problems = Problems::default();
-    let files = config::policies(&named(paths, "--against"), &problems);
-    let policy = files.map(|files| policy::read(&files, &problems)).filter(|_| !problems.any_error());
-    diagnostics::print(&problems.into_vec());
-    policy.ok_or(Failure::Config)
-}
-
-/// Arguments as values that stand somewhere.
-pub(super) fn named(paths: &[PathBuf], argument: &str) -> Vec<Spot<String>> {
-    let path = |path: &PathBuf| {
-        let value = path.display().to_string();
-        let file = Arc::new(Source::new("(arguments)", value.clone()));
-        let place = Place { file, span: 0..value.len(), key: argument.to_owned() };
-        Spot { value, place }
+    let Some(files) = config::policies(&named(paths, AGAINST), &problems) else {
+        return Err(unusable(problems, None, AGAINST, false));
     };
-    paths.iter().map(path).collect()
+    let policy = policy::read(&files, &problems);
+    if problems.any_error() {
+        return Err(unusable(problems, Some(&files), AGAINST, false));
+    }
+    diagnostics::print(&problems.into_vec());
+    Ok(policy)
 }
 
 struct Replay {

@@ -217,9 +217,11 @@ impl Budget {
         at: Moment,
     ) -> Result<Self, Error> {
         storage::create_directories(&**fs, directory)?;
-        let (slots, stored) = Slots::open(Arc::clone(fs), &directory.join(destination.as_str()))?;
+        let path = directory.join(destination.as_str());
+        let (slots, stored) = Self::slots(fs, &path, destination, at)?;
         let is_new = stored == Stored::Missing;
         let decoded = match stored {
+            Stored::Missing if Slots::was_set_aside(&**fs, &path)? => Decoded::Unreadable,
             Stored::Missing => Decoded::Kept(Kept {
                 left: settings.bytes,
                 at: at.wall,
@@ -261,6 +263,24 @@ impl Budget {
         Ok(budget)
     }
 
+    /// Opens its slots. A crash that tore a write looks like damage of what was written last. Then nothing has left since the
+    /// slot before; with damage, the payment did.
+    fn slots(
+        fs: &Arc<dyn FileSystem>,
+        path: &Path,
+        destination: &DestinationName,
+        at: Moment,
+    ) -> Result<(Slots, Stored), storage::Error> {
+        Slots::open_or(Arc::clone(fs), path, |value| {
+            tracing::error!(
+                destination = destination.as_str(),
+                "a part of the budget is damaged, or a crash tore it: it begins empty, and what was paid for last may not be \
+                 known. Without a crash before this start, check the disk"
+            );
+            Kept::emptied(value, at.wall)
+        })
+    }
+
     /// The gateway starts without a budget for a destination. What it sends now is not paid for. A budget that comes
     /// back does not shed it, and has what was left. Nothing is written if there was no budget, or if the disk says so
     /// already. What was paid for in a smaller form leaves in that form, also without a budget: so many positions the outbox
@@ -273,19 +293,24 @@ impl Budget {
         directory: &Path,
         destination: &DestinationName,
         last: Lsn,
+        at: Moment,
     ) -> Result<Forms, Error> {
         let path = directory.join(destination.as_str());
         let Stored::Value(bytes) = Slots::peek(&**fs, &path)? else { return Ok(Forms::default()) };
+        let is_damaged = Slots::has_damage(&**fs, &path)?;
         match Kept::decode(&bytes) {
             Decoded::Newer(version) => Err(Error::Newer { destination: destination.into(), version }),
             // It begins empty, with all paid for.
             Decoded::Unreadable => Ok(Forms::default()),
-            Decoded::Kept(Kept { paid: Lsn::MAX, shed: (0, _), forms, told, .. }) if told == Told::default() => {
+            Decoded::Kept(Kept { paid: Lsn::MAX, shed: (0, _), forms, told, .. })
+                if told == Told::default() && !is_damaged =>
+            {
                 Ok(forms.through(last))
             }
             Decoded::Kept(kept) => {
                 let forms = kept.forms.clone().through(last);
-                let (mut slots, _) = Slots::open(Arc::clone(fs), &path)?;
+                let (mut slots, _) = Self::slots(fs, &path, destination, at)?;
+                let kept = if is_damaged { Kept { left: 0, at: at.wall, ..kept } } else { kept };
                 slots.write(&Kept { paid: Lsn::MAX, shed: NONE, told: Told::default(), ..kept }.encode())?;
                 Ok(forms)
             }
@@ -293,14 +318,16 @@ impl Budget {
     }
 
     /// The bytes that the budget of a destination had left when it was written last, and when that was, in microseconds since
-    /// the Unix epoch. `None`: it is damaged. Reads only, also beside a gateway that runs.
+    /// the Unix epoch. `None`: it is damaged, as a whole or in part, and begins empty. Reads only, also beside a gateway that runs.
     ///
     /// # Errors
     /// When it cannot be read, or a later version of the program wrote it.
     pub fn peek(fs: &dyn FileSystem, directory: &Path, destination: &str) -> Result<Option<(u64, i64)>, Error> {
-        let Stored::Value(bytes) = Slots::peek(fs, &directory.join(destination))? else { return Ok(None) };
+        let path = directory.join(destination);
+        let is_damaged = Slots::has_damage(fs, &path)?;
+        let Stored::Value(bytes) = Slots::peek(fs, &path)? else { return Ok(None) };
         match Kept::decode(&bytes) {
-            Decoded::Kept(Kept { left, at, .. }) => Ok(Some((left, at))),
+            Decoded::Kept(Kept { left, at, .. }) => Ok(Some((left, at)).filter(|_| !is_damaged)),
             Decoded::Newer(version) => Err(Error::Newer { destination: destination.to_owned(), version }),
             Decoded::Unreadable => Ok(None),
         }

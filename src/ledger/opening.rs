@@ -25,6 +25,11 @@ const TEXT_BYTES_MAX: u64 = 16 << 10;
 pub const KEY_LOST: &str = "put it back from a copy. If there is none, stop the gateway and run `bailiwick ledger retire`: a new \
                             ledger begins, and the old one is kept";
 
+/// What to do when the checkpoint that the gateway remembers is damaged, or another ledger's.
+const SEEN_LOST: &str = "put it back from a copy. If there is none, only others know whether the ledger was cut: compare it with \
+                         what they kept (`bailiwick ledger verify --checkpoint FILE`). If it is whole, move this file away: the \
+                         ledger goes on, and the gateway remembers it again";
+
 /// Where a ledger is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -90,13 +95,13 @@ pub(super) struct Opened {
 /// Verifies a ledger whole and opens it. A ledger that is not as it was signed is left as it is.
 pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Result<Opened> {
     let files = Files::new(Arc::clone(fs), &settings.directory);
-    let seen = text(&**fs, &settings.seen)?;
+    let lost =
+        |why: String| anyhow!("what the gateway remembers of it, `{}`, {why}: {SEEN_LOST}", settings.seen.display());
+    let seen = text(&**fs, &settings.seen).map_err(|error| lost(format!("cannot be read ({error:#})")))?;
     let signer = signer(&**fs, &files, settings, seen.is_some())?;
     let kept = seen.map(|note| signer.verifier().open(&note)).transpose();
-    let kept: Vec<Checkpoint> = kept
-        .with_context(|| format!("`{}` is not of the ledger that the key signs", settings.seen.display()))?
-        .into_iter()
-        .collect();
+    let kept = kept.map_err(|error| lost(format!("is not of the ledger that the key signs ({error})")))?;
+    let kept: Vec<Checkpoint> = kept.into_iter().collect();
     let (found, heard, damage) = verified(&files, &signer, &kept)?;
     let (log, last) = open_log(fs, settings, &found)?;
     let Heard { open, noted, models } = heard;

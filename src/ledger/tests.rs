@@ -354,6 +354,26 @@ fn a_ledger_that_was_cut_or_removed_is_not_begun_anew() {
 }
 
 #[test]
+fn a_checkpoint_that_the_gateway_remembers_and_that_is_damaged_is_named_with_what_to_do() {
+    let (fs, _, _) = written(300, 3);
+    let seen = settings().seen;
+    for damaged in [&b"\xff"[..], b"", b"no note"] {
+        let spoilt = fs.copy();
+        spoilt.put(&seen, damaged);
+        let ledger = ledger(&spoilt);
+        let why = ledger.open().unwrap_err();
+        assert!(why.contains("`/journal/ledger-seen`") && why.contains("put it back from a copy"), "{why}");
+        assert!(
+            why.contains("bailiwick ledger verify --checkpoint FILE") && why.contains("move this file away"),
+            "{why}"
+        );
+        spoilt.take_away(&seen);
+        ledger.open().unwrap();
+        intend(&ledger, "c", 3).unwrap();
+    }
+}
+
+#[test]
 fn every_flipped_bit_is_found_and_in_entries_the_entry_is_named() {
     let (fs, key, newest) = written(300, 4);
     let kept = std::slice::from_ref(&newest);

@@ -49,16 +49,31 @@ impl Slots {
     /// # Errors
     /// When the file cannot be read.
     pub fn open(fs: Arc<dyn FileSystem>, path: &Path) -> Result<(Self, Stored), Error> {
+        Self::open_or(fs, path, |value| value)
+    }
+
+    /// The same. When one slot is damaged, nobody knows whether it held a newer value. Then `safe` makes of the other one
+    /// a value that holds in any case, and that replaces both.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn open_or(
+        fs: Arc<dyn FileSystem>,
+        path: &Path,
+        safe: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    ) -> Result<(Self, Stored), Error> {
         let mut slots = Self { fs, path: path.to_owned(), file: None, generation: 0, newest: 1, is_damaged: false };
         let file = match slots.fs.open(path, Access::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((slots, Stored::Missing)),
             file => file.map_err(Error::io("open", path))?,
         };
-        let Some((generation, slot, value)) = newest(&*file).map_err(Error::io("read", path))? else {
+        let read = Both::read(&*file).map_err(Error::io("read", path))?;
+        let Some((generation, slot, value)) = read.newest() else {
             error!(file = %path.display(), "neither slot can be read: check the disk");
             slots.is_damaged = true;
             return Ok((slots, Stored::Damaged));
         };
+        let value = if read.has_damage() { safe(value) } else { value };
         (slots.generation, slots.newest) = (generation, slot);
         // What an earlier process wrote may be in the page cache only; a new file is certain. Should there be no space
         // for one, syncing the old is the next best.
@@ -77,12 +92,34 @@ impl Slots {
     /// # Errors
     /// When the file cannot be read.
     pub fn peek(fs: &dyn FileSystem, path: &Path) -> Result<Stored, Error> {
-        let file = match fs.open(path, Access::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stored::Missing),
-            file => file.map_err(Error::io("open", path))?,
-        };
-        let newest = newest(&*file).map_err(Error::io("read", path))?;
-        Ok(newest.map_or(Stored::Damaged, |(.., value)| Stored::Value(value)))
+        let newest = Both::peek(fs, path)?.map(|read| read.newest());
+        Ok(newest.map_or(Stored::Missing, |newest| newest.map_or(Stored::Damaged, |(.., value)| Stored::Value(value))))
+    }
+
+    /// Whether a slot is damaged, also if another process has the file open. Writes nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has_damage(fs: &dyn FileSystem, path: &Path) -> Result<bool, Error> {
+        let mut before = None;
+        for _ in 0..LOOKS {
+            let Some(read) = Both::peek(fs, path)?.filter(Both::has_damage) else { return Ok(false) };
+            // A slot that is being written looks damaged, too. It does not stay as it is.
+            if before.as_ref() == Some(&read) {
+                return Ok(true);
+            }
+            before = Some(read);
+        }
+        Ok(false)
+    }
+
+    /// Whether a damaged file was set aside here, once. If there is no other, a crash may have come between.
+    ///
+    /// # Errors
+    /// When it cannot be looked up.
+    pub fn was_set_aside(fs: &dyn FileSystem, path: &Path) -> Result<bool, Error> {
+        let aside = aside(path);
+        fs.kind(&aside).map(|kind| kind.is_some()).map_err(Error::io("look up", &aside))
     }
 
     /// Replaces the value. When it returns, the new one is durable.
@@ -120,14 +157,19 @@ impl Slots {
     /// Before a damaged file is replaced it gets another name.
     fn keep_damaged(&mut self) -> Result<(), Error> {
         if self.is_damaged {
-            let mut aside = self.path.as_os_str().to_owned();
-            aside.push(".damaged");
-            self.fs.rename(&self.path, Path::new(&aside)).map_err(Error::io("set aside", &self.path))?;
+            self.fs.rename(&self.path, &aside(&self.path)).map_err(Error::io("set aside", &self.path))?;
             sync_dir(&*self.fs, parent(&self.path))?;
             self.is_damaged = false;
         }
         Ok(())
     }
+}
+
+/// The name of a damaged file.
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    aside.into()
 }
 
 fn encode(generation: u64, value: &[u8]) -> Vec<u8> {
@@ -140,35 +182,66 @@ fn encode(generation: u64, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The newest value that is whole, its generation and its slot.
-fn newest(file: &dyn File) -> io::Result<Option<(u64, usize, Vec<u8>)>> {
-    let mut newest: Option<(u64, usize, Vec<u8>)> = None;
-    for slot in [0, 1] {
-        if let Some((generation, value)) = read_slot(file, slot)?
-            && newest.as_ref().is_none_or(|(newest, ..)| generation > *newest)
-        {
-            newest = Some((generation, slot, value));
+/// The bytes of both slots. `None`: the disk cannot read it any more.
+#[derive(PartialEq, Eq)]
+struct Both([Option<Vec<u8>>; 2]);
+
+impl Both {
+    fn read(file: &dyn File) -> io::Result<Self> {
+        Ok(Self([read_slot(file, 0)?, read_slot(file, 1)?]))
+    }
+
+    /// Those of a file, if there is one.
+    fn peek(fs: &dyn FileSystem, path: &Path) -> Result<Option<Self>, Error> {
+        let file = match fs.open(path, Access::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(Error::io("open", path))?,
+        };
+        Self::read(&*file).map(Some).map_err(Error::io("read", path))
+    }
+
+    /// The values that are whole, and their generations.
+    fn values(&self) -> [Option<(u64, &[u8])>; 2] {
+        self.0.each_ref().map(|bytes| bytes.as_deref().and_then(decode))
+    }
+
+    /// The newest value that is whole, its generation and its slot.
+    fn newest(&self) -> Option<(u64, usize, Vec<u8>)> {
+        let values = self.values().into_iter().enumerate();
+        let values = values.filter_map(|(slot, value)| value.map(|(generation, value)| (generation, slot, value)));
+        values
+            .max_by_key(|(generation, ..)| *generation)
+            .map(|(generation, slot, value)| (generation, slot, value.to_vec()))
+    }
+
+    /// Whether a slot holds something that is no value. A file begins with one slot, and ends with its value until the other
+    /// slot is written.
+    fn has_damage(&self) -> bool {
+        let [first, second] = self.values();
+        let is_first_alone = first.is_some_and(|(_, value)| {
+            let bytes = self.0.each_ref().map(|bytes| bytes.as_ref().map(Vec::len));
+            bytes == [Some(HEADER_BYTES + value.len()), Some(0)]
+        });
+        (first.is_none() || second.is_none()) && !is_first_alone
+    }
+}
+
+fn read_slot(file: &dyn File, slot: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0; HEADER_BYTES + SLOT_BYTES_MAX];
+    match read_full(file, &mut bytes, offset(slot)) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(None),
+        read => {
+            bytes.truncate(read?);
+            Ok(Some(bytes))
         }
     }
-    Ok(newest)
 }
 
-fn read_slot(file: &dyn File, slot: usize) -> io::Result<Option<(u64, Vec<u8>)>> {
-    let mut bytes = vec![0; HEADER_BYTES + SLOT_BYTES_MAX];
-    let read = match read_full(file, &mut bytes, offset(slot)) {
-        // A slot that the disk cannot read any more is a damaged one.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
-        read => read?,
-    };
-    bytes.truncate(read);
-    Ok(decode(&bytes))
-}
-
-fn decode(bytes: &[u8]) -> Option<(u64, Vec<u8>)> {
+fn decode(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
     let value = rest.get(..u32_at(header, 16)? as usize)?;
     let is_valid = header.starts_with(MAGIC) && u32_at(header, 20)? == checksum(header.get(..20)?, value);
-    is_valid.then_some((u64_at(header, 8)?, value.to_vec()))
+    is_valid.then_some((u64_at(header, 8)?, value))
 }
 
 fn checksum(header: &[u8], value: &[u8]) -> u32 {
@@ -184,6 +257,9 @@ pub const SLOT_BYTES_MAX: usize = 64 << 10;
 
 const MAGIC: &[u8; 8] = b"bwslot1\n";
 const HEADER_BYTES: usize = 24;
+
+/// So often is a slot looked at that seems damaged.
+const LOOKS: usize = 8;
 
 /// No sector and no page is shared by the two.
 const SLOT_STRIDE: u64 = 68 << 10;

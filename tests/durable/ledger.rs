@@ -320,6 +320,11 @@ fn without_a_key_that_can_be_used_the_gateway_serves_and_says_what_to_do() {
             Some(bytes) => fs::write(&key, bytes).unwrap(),
         }
         fs::metadata(&key).is_ok().then(|| fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap());
+        let checked = run(folder.root(), &["check", "-c", "examples/card-fraud/gateway.toml"]);
+        let said = text(&checked.stderr);
+        let lost = if bytes.is_none() { "is missing" } else { "cannot be used" };
+        assert!(checked.status.success() && said.contains(&format!("journal/ledger.key {lost}")), "{said}");
+        assert!(said.contains("nothing leaves without it") && said.contains("bailiwick ledger retire"), "{said}");
         let gateway = Process::start(&example);
         let line = gateway.wait_for("the ledger cannot be written: nothing leaves", 1);
         assert!(line.contains(says) && line.contains("journal/ledger.key"), "{line}");

@@ -129,3 +129,30 @@ fn a_part_of_the_journals_directory_that_is_none_is_named_with_what_to_do() {
     }
     Process::start(&folder).stop();
 }
+
+#[test]
+fn a_journal_that_is_in_use_or_of_another_version_ends_a_start_with_70() {
+    let (root, _) = copy_of("card-fraud");
+    let folder = root.path("examples/card-fraud");
+    let start = |says: &[&str]| {
+        let refused = run(&folder, &["run", "-c", "second.toml"]);
+        let error = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(70), "{error}");
+        assert!(says.iter().all(|says| error.contains(says)), "{error}");
+    };
+    let gateway = Process::start(&folder);
+    let config = fs::read_to_string(folder.join("gateway.toml")).unwrap();
+    let line = config.lines().find(|line| line.starts_with("grpc")).unwrap();
+    fs::write(folder.join("second.toml"), config.replace(line, "grpc = \"127.0.0.1:0\"")).unwrap();
+    start(&["is in use by another process", "Two gateways need a directory each"]);
+    gateway.stop();
+    let mut segments = files(&folder.join("journal/log"));
+    segments.retain(|file| file.extension().is_some_and(|extension| extension == "segment"));
+    let newest = segments.pop().unwrap();
+    let mut bytes = fs::read(&newest).unwrap();
+    bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
+    let sum = crc32c::crc32c(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+    fs::write(newest, bytes).unwrap();
+    start(&["has format version 99", "restore the backup", "what another version of bailiwick wrote"]);
+}

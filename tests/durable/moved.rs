@@ -139,6 +139,9 @@ fn a_gateway_whose_log_was_removed_ends_with_70_and_the_next_start_says_what_is_
     fs::rename(folder.path("journal"), folder.path("elsewhere")).unwrap();
     let log = folder.spawn().stop();
     assert!(log.iter().all(|line| !line.contains(EMPTIED)), "{log:?}");
+    // Nothing here says that there was one. A person may know.
+    let begins = |log: &[String]| log.iter().any(|line| line.contains("there was no journal here: a new one begins"));
+    assert!(begins(&log) && !begins(&folder.spawn().stop()), "{log:?}");
     assert!(folder.path("elsewhere/begun").exists() && folder.path("journal/begun").exists());
 }
 

@@ -11,12 +11,12 @@ use bailiwick::domain::policy::{By, Changes, Reduction, RollUp, Step, Top};
 use bailiwick::egress::budget::Settings;
 use serde_json::{Value, json};
 
-use super::deployment::{Deployment, Gateway, POLICY, REGIME, visits};
+use super::deployment::{Deployment, Gateway, POLICY, Producer, REGIME, visits};
 use super::longer;
 use crate::common::http::get;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
-use crate::common::{PATIENCE, changed, until};
+use crate::common::{PATIENCE, changed, gateway, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
@@ -136,6 +136,50 @@ async fn what_waits_together_leaves_in_files_that_the_budget_can_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_more_important_comes_between_two_files_of_what_waits_together() {
+    let deployment = Deployment::new();
+    deployment.set_k(5);
+    deployment.add_calls();
+    let hub = "[destinations.hub]\ncountry = \"US\"\naccepts = [";
+    deployment.edit(POLICY, hub, &format!("{hub}\"calls_by_country\", "));
+    let start = async |per| {
+        let change = |config: &mut Config| {
+            config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
+            let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), vec!["calls_by_country".parse().unwrap()]);
+            let budget = Settings { bytes: 1_000, per, widened, smaller, sheds_after: None, first };
+            config.budgets.insert("hub".parse().unwrap(), budget);
+        };
+        deployment.start_with(change).await
+    };
+    let gateway = start(DAY).await;
+    send(&gateway, &deployment, 1..21).await;
+    gateway.stop().await;
+    assert!(deployment.released("hub").len() < 10, "the rest is larger than the bucket");
+    // There are enough bytes now. The first of several files cannot be written: its folder is a file.
+    let (folder, aside) = (deployment.path("released/hub/by_country"), deployment.path("aside"));
+    fs::rename(&folder, &aside).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    let gateway = start(SECOND).await;
+    told(&gateway, |hub| !hub["error"].is_null());
+    let mut calls = Producer::of_stream("calls", &gateway::endpoint(&gateway.app), "q").await;
+    calls.send(&visits(1, 6, "DE")).await;
+    calls.close_before(2).await;
+    gateway.until("the desk has it", |_| deployment.released("desk").len() == 21).await;
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    gateway.until("all is there", |_| deployment.released("hub").len() == 21).await;
+    gateway.stop().await;
+    let said = entries(&deployment.path("journal/ledger"));
+    let mut datasets: Vec<&Value> = of_kind(&said, "intent")
+        .into_iter()
+        .filter(|entry| entry["destination"] == "hub")
+        .map(|entry| &entry["dataset"])
+        .collect();
+    datasets.dedup();
+    assert_eq!(datasets, ["by_country", "calls_by_country", "by_country"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_paid_for_before_it_is_there_and_once() {
     let deployment = Deployment::new();
     deployment.set_k(5);
@@ -173,13 +217,19 @@ async fn a_file_is_paid_for_before_it_is_there_and_once() {
     let of_hub = &said["budgets"]["destinations"][0];
     assert!(found.status.success() && of_hub["destination"] == "hub", "{said}");
     assert!(is_paid(of_hub["left_bytes"].as_u64().unwrap()), "{said}");
-    deployment.write("journal/budgets/hub", "nothing that is known");
-    let found = verify();
-    let said = text(&found.stdout);
-    assert!(
-        found.status.code() == Some(1) && said.contains("the budget of destination hub is damaged: it begins empty"),
-        "{said}"
-    );
+    let mut half = fs::read(deployment.path("journal/budgets/hub")).unwrap();
+    half.resize(68 << 10, 0);
+    half.extend(b"what is left of the other slot");
+    for damaged in [half, b"nothing that is known".to_vec()] {
+        fs::write(deployment.path("journal/budgets/hub"), damaged).unwrap();
+        let found = verify();
+        let said = text(&found.stdout);
+        assert!(
+            found.status.code() == Some(1)
+                && said.contains("the budget of destination hub is damaged: it begins empty"),
+            "{said}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::common::process::{copy_of, run, text};
 use crate::common::{self, changed};
-use crate::policies;
+use crate::{CONFIG, policies};
 
 const CASES: &str = r#"schema = "bailiwick.test/1"
 
@@ -99,6 +99,9 @@ fn policies_that_others_need_are_named_and_missed() {
     let errors = text(&alone.stderr);
     let advice = "there are no classes and no regions among these files; say where they are with --policies PATH";
     assert_eq!(errors, format!("bailiwick: {advice}\n"));
+    let replayed = run(root, &["replay", "-c", CONFIG, "--against", "mine"]);
+    let advice = changed(advice, "--policies PATH", "--against PATH");
+    assert_eq!((replayed.status.code(), text(&replayed.stderr)), (Some(64), format!("bailiwick: {advice}\n")));
     let alone = run(root, &["policy", "test", "--json", "mine"]);
     let report: Value = serde_json::from_slice(&alone.stdout).unwrap();
     assert_eq!((alone.status.code(), text(&alone.stderr).as_str()), (Some(64), ""));

@@ -8,10 +8,11 @@ use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
 use crate::config;
-use crate::domain::document::{self, Problem, Problems, Severity, Source};
+use crate::domain::document::{Problem, Problems, Severity, Source};
 use crate::domain::policy::{self, Case, PolicySet, newest_as_of, read_cases};
 
-use crate::commands::replay::named;
+use super::POLICIES;
+use crate::commands::sets::{named, unusable};
 use crate::commands::{Failure, diagnostics, json as machine};
 
 /// Which policies are tested.
@@ -36,11 +37,11 @@ pub fn test(options: &Options) -> Result<String, Failure> {
     let paths = super::paths(options.config.as_deref(), &options.paths)?;
     let problems = Problems::default();
     let Some((files, tests)) = find(&paths, &options.beside, &problems)? else {
-        return Err(unusable(problems, None, options.json));
+        return Err(unusable(problems, None, POLICIES, options.json));
     };
     let policy = policy::read(&files, &problems);
     if problems.any_error() {
-        return Err(unusable(problems, Some(&files), options.json));
+        return Err(unusable(problems, Some(&files), POLICIES, options.json));
     }
     // What is only a warning says `check`.
     let problems = Problems::default();
@@ -48,7 +49,7 @@ pub fn test(options: &Options) -> Result<String, Failure> {
         tests.into_iter().map(|file| (Arc::clone(&file), read_cases(&file, &policy, &problems))).collect();
     if problems.any_error() {
         // The policies could be read: people are told what is wrong with the tests.
-        return Err(unusable(problems, options.json.then_some(&*files), options.json));
+        return Err(unusable(problems, options.json.then_some(&*files), POLICIES, options.json));
     }
     if tests.is_empty() {
         let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -133,40 +134,6 @@ fn for_machines(tested: &[Tested<'_>], policy: &PolicySet) -> Value {
         "failed": failed,
         "files": files.collect::<Value>(),
     })
-}
-
-/// Says what is wrong with the files, or for people only what is missing beside them, if all could be read.
-pub(super) fn unusable(problems: Problems, files: Option<&[Arc<Source>]>, is_json: bool) -> Failure {
-    let problems = problems.into_vec();
-    let missing = files.map(missing).unwrap_or_default();
-    if is_json {
-        let missing: Vec<&str> = missing.iter().map(|(schema, _)| *schema).collect();
-        return Failure::Unusable(machine::print(&json!({
-            "problems": machine::problems(&problems),
-            "missing_schemas": missing,
-        })));
-    }
-    let what: Vec<&str> = missing.iter().map(|(_, what)| *what).collect();
-    if what.is_empty() {
-        diagnostics::print(&problems);
-        return Failure::Config;
-    }
-    // Most of what is wrong follows from that.
-    let what = what.join(" and no ");
-    Failure::Said(format!("there are no {what} among these files; say where they are with --policies PATH"))
-}
-
-/// The schemas that every set of policies needs a file of, and what such a file declares.
-const NEEDED: [(&str, &str); 2] = [("bailiwick.classes/1", "classes"), ("bailiwick.regions/1", "regions")];
-
-/// Nothing is known to be missing while a file does not say what it declares.
-fn missing(files: &[Arc<Source>]) -> Vec<(&'static str, &'static str)> {
-    let schema = |file: &Arc<Source>| {
-        let schema = document::read(file, &Problems::default(), |table| table.get::<String>("schema"))??;
-        Some(schema.value)
-    };
-    let Some(declared) = files.iter().map(schema).collect::<Option<Vec<String>>>() else { return Vec::new() };
-    NEEDED.into_iter().filter(|(schema, _)| !declared.iter().any(|declared| declared == schema)).collect()
 }
 
 type Sources = Vec<Arc<Source>>;

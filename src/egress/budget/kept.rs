@@ -141,6 +141,15 @@ impl Kept {
         writer.finish()
     }
 
+    /// The same, but that nothing is left at a time: of a budget's two slots the other one is damaged, and may have held a
+    /// later payment. What is of no known version stays as it is.
+    pub(super) fn emptied(bytes: Vec<u8>, at: i64) -> Vec<u8> {
+        match Self::decode(&bytes) {
+            Decoded::Kept(kept) => Self { left: 0, at, ..kept }.encode(),
+            Decoded::Newer(_) | Decoded::Unreadable => bytes,
+        }
+    }
+
     pub(super) fn decode(bytes: &[u8]) -> Decoded {
         let mut reader = Reader::new(bytes.strip_prefix(&MAGIC).unwrap_or_default());
         match reader.u32() {

@@ -210,7 +210,7 @@ fn what_waited_too_long_is_shed_and_what_may_have_left_is_not() {
 fn what_left_while_there_was_no_budget_is_not_shed_when_it_is_back() {
     let directory = TempDir::new().unwrap();
     let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
-    let suspend = || Budget::suspend(&fs, directory.path(), &hub(), 8);
+    let suspend = || Budget::suspend(&fs, directory.path(), &hub(), 8, at(0));
     suspend().unwrap();
     assert!(!directory.path().join("hub").exists(), "there was none");
     let sheds = settings(Some(Duration::ZERO));
@@ -295,6 +295,64 @@ fn every_version_is_read_and_damage_begins_empty() {
     let budget = open(&directory, settings(Some(Duration::ZERO)), 9, at(0));
     assert_eq!((budget.level().left(at(0).now), budget.level().left(at(10).now)), (0, 100));
     assert_eq!(budget.decide(asked(9, 500), at(0).now), Decision::Wait, "it may have been paid for");
+    // A crash came after the damaged file was set aside, and before there was another.
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("hub.damaged"), "rubbish").unwrap();
+    for _ in 0..2 {
+        assert_eq!(open(&directory, settings(None), 9, at(5)).level().left(at(5).now), 0);
+    }
+}
+
+/// The slot that was written last begins there.
+fn newest_slot(file: &[u8]) -> usize {
+    let generation =
+        |slot: usize| file.get(slot + 8..slot + 16).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+    [0, 68 << 10].into_iter().max_by_key(|slot| generation(*slot)).unwrap()
+}
+
+#[test]
+fn a_budget_of_which_the_payment_before_the_last_is_left_begins_empty_and_knows_that_one() {
+    for is_torn in [false, true] {
+        for sends_on in [false, true] {
+            let directory = TempDir::new().unwrap();
+            let path = directory.path().join("hub");
+            let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+            let peek = || Budget::peek(&*fs, directory.path(), "hub").unwrap();
+            let sheds = settings(Some(Duration::ZERO));
+            let mut budget = open(&directory, sheds.clone(), 0, at(0));
+            budget.shed(entry(3), at(0)).unwrap();
+            budget.pay(Payment { form: &form(), ..paid(4, 300) }, at(0)).unwrap();
+            assert_eq!(peek(), Some((700, 0)));
+            let before = std::fs::read(&path).unwrap();
+            budget.pay(paid(5, 600), at(50)).unwrap();
+            let mut after = std::fs::read(&path).unwrap();
+            let slot = newest_slot(&after);
+            if is_torn {
+                // The end of what was written is missing. This payment did not leave.
+                after[slot + 40..before.len()].copy_from_slice(&before[slot + 40..]);
+            } else {
+                after[slot + 40] ^= 1;
+            }
+            std::fs::write(&path, after).unwrap();
+            assert_eq!(peek(), None, "what `verify` says");
+            let lsn = |decided: &Budget, lsn| decided.decide(asked(lsn, 10), at(60).now);
+            if sends_on {
+                // Without a budget everything leaves, and what comes into the bucket does so from now on.
+                let forms = Budget::suspend(&fs, directory.path(), &hub(), 9, at(60)).unwrap();
+                assert_eq!(forms.of(entry(4)), Some(&form()));
+                let budget = open(&directory, sheds.clone(), 9, at(60));
+                assert_eq!((lsn(&budget, 3), lsn(&budget, 6)), (Decision::Wait, Decision::Wait));
+            } else {
+                let budget = open(&directory, sheds.clone(), 9, at(60));
+                assert_eq!(budget.forms().of(entry(4)), Some(&form()));
+                assert_eq!([3, 4, 6].map(|at| lsn(&budget, at)), [Decision::Shed, Decision::Wait, Decision::Shed]);
+            }
+            // It is said once, and a crash before the next payment gives nothing back either.
+            assert_eq!(peek(), Some((0, at(60).wall)));
+            let budget = open(&directory, sheds.clone(), 9, at(60));
+            assert_eq!((budget.level().left(at(60).now), budget.level().left(at(70).now)), (0, 100));
+        }
+    }
 }
 
 /// A budget with a form by which the last of so many rows is told of a release, and of which so many keys are gone.
@@ -324,7 +382,7 @@ fn a_form_of_more_rows_than_a_release_can_have_is_damage() {
         let directory = TempDir::new().unwrap();
         Slots::open(Arc::clone(&fs), &directory.path().join("hub")).unwrap().0.write(&bytes).unwrap();
         assert_eq!(Budget::peek(&*fs, directory.path(), "hub").unwrap().is_none(), is_damaged, "what `verify` says");
-        let without = Budget::suspend(&fs, directory.path(), &hub(), 50).unwrap();
+        let without = Budget::suspend(&fs, directory.path(), &hub(), 50, at(0)).unwrap();
         let budget = open(&directory, settings(None), 50, at(0));
         for forms in [&without, budget.forms()] {
             assert_eq!(forms.of(entry(41)).is_none(), is_damaged);
@@ -380,10 +438,10 @@ fn what_was_paid_for_keeps_its_form_over_crashes_and_without_a_budget() {
         assert_eq!([4, 5, 6, 7].map(|lsn| budget.is_paid(entry(lsn))), [true, true, true, false]);
     }
     for _ in 0..2 {
-        assert_eq!(forms(&Budget::suspend(&fs, directory.path(), &hub(), 9).unwrap()), expected);
+        assert_eq!(forms(&Budget::suspend(&fs, directory.path(), &hub(), 9, at(0)).unwrap()), expected);
     }
     // The outbox was begun anew: these positions are not there yet.
-    assert_eq!(Budget::suspend(&fs, directory.path(), &hub(), 3).unwrap(), Forms::default());
+    assert_eq!(Budget::suspend(&fs, directory.path(), &hub(), 3, at(0)).unwrap(), Forms::default());
     assert_eq!(open(&directory, sheds.clone(), 3, at(0)).forms(), &Forms::default());
     // What is confirmed is forgotten, and no more than so many are on their way.
     let mut budget = open(&directory, sheds.clone(), 9, at(0));

@@ -85,9 +85,15 @@ fn a_flipped_bit_costs_one_value_and_two_are_reported() {
     slots.write(&value(2)).unwrap();
     let length = sim.bytes(Path::new(PATH)).unwrap().len();
     let used: Vec<_> = (0..24 + value(1).len()).chain(length - value(2).len() - 24..length).collect();
+    assert!(!Slots::has_damage(&sim, Path::new(PATH)).unwrap());
     for byte in used {
         let flipped = sim.copy();
         flipped.flip(Path::new(PATH), byte, (byte % 8) as u8);
+        assert!(Slots::has_damage(&flipped, Path::new(PATH)).unwrap(), "byte {byte}");
+        // Whoever says what is safe then gets that, and so does the next.
+        let safe = flipped.copy();
+        let (_, stored) = Slots::open_or(Arc::new(safe.clone()), Path::new(PATH), |_| value(3)).unwrap();
+        assert_eq!((stored, open(&safe).1), (Stored::Value(value(3)), Stored::Value(value(3))));
         let (_, stored) = open(&flipped);
         assert!(stored == Stored::Value(value(1)) || stored == Stored::Value(value(2)), "byte {byte}: {stored:?}");
     }
@@ -111,9 +117,24 @@ fn every_truncation_leaves_a_value_or_is_reported() {
     for length in (0..bytes.len()).step_by(7) {
         let cut = sim.copy();
         cut.put(Path::new(PATH), &bytes[..length]);
+        assert!(Slots::has_damage(&cut, Path::new(PATH)).unwrap(), "{length} bytes");
         let expected = if length < 24 + value(1).len() { Stored::Damaged } else { Stored::Value(value(1)) };
         assert_eq!(open(&cut).1, expected);
     }
+}
+
+#[test]
+fn what_was_written_whole_is_not_called_damaged() {
+    let sim = sim();
+    let has_damage = || Slots::has_damage(&sim, Path::new(PATH)).unwrap();
+    assert!(!has_damage(), "there is none");
+    let (mut slots, _) = open(&sim);
+    for number in [1, 9, 2, 7, 0, 8] {
+        slots.write(&value(number)).unwrap();
+        assert!(!has_damage(), "value {number}");
+    }
+    drop(Slots::open_or(Arc::new(sim.clone()), Path::new(PATH), |_| panic!("nothing is damaged")).unwrap());
+    assert!(!has_damage(), "one slot, again");
 }
 
 #[test]

@@ -294,7 +294,7 @@ impl World {
                 budget.pay(payment(&Reduction::default()), AT).unwrap();
                 forms
             }
-            false => Budget::suspend(&fs, self.directory.path(), &desk(), last).unwrap(),
+            false => Budget::suspend(&fs, self.directory.path(), &desk(), last, AT).unwrap(),
         };
         for lsn in self.sent + 1..=last {
             let left = forms.of(entry(lsn)).cloned().unwrap_or_default().applied(&self.entry(lsn)).unwrap();
