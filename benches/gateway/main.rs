@@ -3,8 +3,8 @@
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
-//! some of `policy`, `knowledge`, `watermark`, `journal`, `ledger`, `recovery`, `end-to-end`, `speakers`, `storm`; `-- stages`
-//! none of them, `-- policy`, `-- knowledge`, `-- watermark`, `-- ledger`, `-- contributors`, `-- deleting`,
+//! some of `policy`, `knowledge`, `watermark`, `contributors`, `producers`, `rules`, `journal`, `ledger`, `recovery`,
+//! `end-to-end`, `speakers`, `storm`; `-- stages` none of them, `-- policy`, `-- knowledge`, `-- watermark`, `-- ledger`, `-- contributors`, `-- deleting`,
 //! `-- producers`, `-- rules`, `-- speakers` and `-- storm` that alone. `-- batches`, `-- one_record`, `-- many_calls`, `-- latency`, `-- memory` and
 //! `-- known` run alone too: the gateway beside the comparator, under the load of `bailiwick bench`. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
@@ -109,6 +109,15 @@ fn main() {
     }
     if is_wanted("watermark") {
         watermark::run();
+    }
+    if is_wanted("contributors") {
+        contributors::run(&records);
+    }
+    if is_wanted("producers") {
+        producers::run();
+    }
+    if is_wanted("rules") {
+        rules::run(&records);
     }
     if is_wanted("journal") {
         journal::run(&staged.entry);

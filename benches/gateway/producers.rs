@@ -86,6 +86,8 @@ fn folded() {
         let each = median((0..TURNS).map(|_| turn()).collect::<Vec<_>>());
         let fewest = *fewest.get_or_insert(each);
         figure(&format!("fold a record into one of {cells} open cells"), each, "ns", Some(each / fewest));
+        let bytes: usize = windows.iter().map(Cells::bytes).sum();
+        figure(&format!("an open cell in memory, of {cells}"), bytes as f64 / cells as f64, "bytes", None);
     }
 }
 
