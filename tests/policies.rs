@@ -26,6 +26,7 @@ mod policies {
     mod quarantine;
     mod rations;
     mod reload;
+    mod replayed;
     mod rolled;
     mod rounded;
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]

@@ -23,6 +23,9 @@ use crate::domain::stream::Stream;
 use crate::files;
 
 mod cells;
+mod left;
+mod noised;
+mod releasing;
 
 use cells::Counted;
 
@@ -101,7 +104,7 @@ pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
     let left = counted.left(&before, &config.id)?;
     let left_after = counted_after.left(&after, &config.id)?;
     if !options.records.is_empty() {
-        report.push_str(&cells::report(&left, &left_after));
+        report.push_str(&left::report(&left, &left_after));
     }
     match options.fail_on_difference && !(difference.is_empty() && left == left_after) {
         true => Err(Failure::Found(report)),

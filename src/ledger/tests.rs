@@ -407,9 +407,9 @@ fn every_flipped_bit_is_found_and_in_entries_the_entry_is_named() {
             bit = (bit + 3) % 8;
             fs.flip(&segment, byte, bit);
             let mut read = Vec::new();
-            // A header of another version cannot be read at all.
-            let found = audit(&files(&fs), &key, kept, &mut |_, bytes, _| read.push(bytes.to_vec()));
-            let is_found = found.is_ok_and(|found| !found.bad.is_empty()) || read != all;
+            // A header of another version cannot be read at all. Nobody needs to have kept a checkpoint to see it.
+            let found = audit(&files(&fs), &key, &[], &mut |_, bytes, _| read.push(bytes.to_vec()));
+            let is_found = !found.is_ok_and(|found| found.bad.is_empty());
             assert!(is_found || read == all, "{}: byte {byte}", segment.display());
             fs.flip(&segment, byte, bit);
         }

@@ -43,3 +43,35 @@ impl Place {
         files.iter().filter(|(name, _)| !name.starts_with('.')).count() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::egress::encode::Format;
+    use crate::storage::RealFileSystem;
+
+    #[test]
+    fn what_is_set_aside_is_its_owners_only() {
+        let journal = TempDir::new().unwrap();
+        let place = Place { fs: Arc::new(RealFileSystem), directory: journal.path().join("aside") };
+        let cell = kafka::TooLarge {
+            release: "0f3a".to_owned(),
+            dataset: "visits".parse().unwrap(),
+            window: ("2026-07-01T06:30:00Z".to_owned(), "2026-07-01T06:40:00Z".to_owned()),
+            bytes: 900,
+            limit: 700,
+            whose: kafka::Whose::Topic,
+        };
+        let aside = kafka::Aside { cell, part: (1, 2), value: b"{}".to_vec(), format: Format::JsonLines };
+        let destination = "desk".parse().unwrap();
+        place.keep(&destination, &aside).unwrap();
+        let file = place.directory.join("desk/0f3a-1-2.jsonl");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!((fs::read(&file).unwrap(), place.count(&destination)), (b"{}".to_vec(), 1));
+    }
+}
