@@ -17,6 +17,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import budget_mode
 import disk_modes
+import formats
 import kafka_mode
 import longer_mode
 import modes
@@ -98,12 +99,17 @@ def main():
                       records_per_second=given.rate, load_ms=given.load_ms, new_epochs=not given.same_epoch,
                       durable=not given.no_journal, segment_bytes=given.segment_bytes,
                       filesystems=tuple(given.filesystems.split(",")), keep=not given.discard,
-                      records=given.records, canaries=given.canaries)
+                      records=given.records, canaries=given.canaries, deck=formats.Deck(seed))
     try:
         outcome = asyncio.run(interruptible(MODES[given.mode][0], options))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted")
         return 130
+    if formats.READ:
+        print(f"files read, by format: {', '.join(f'{name} {formats.READ[name]} times' for name in formats.OF_FILES)}")
+    if missing := options.deck.missing():
+        outcome.problems.append(f"no file was read in the formats {', '.join(missing)}, although each was configured")
+        print(outcome.problems[-1])
     print(outcome.line())
     return 0 if outcome.good else 1
 
