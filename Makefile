@@ -26,7 +26,7 @@ instructions: ## Count the instructions of the way of a batch, and compare them 
 	@scripts/setup instructions
 	@scripts/env python3 scripts/instructions.py
 
-crash: ## Kill a gateway under load N times, at random and at system calls; fail and fill its disk, cut its connections; look for leaks
+crash: ## Kill a gateway under load N times, at random, at system calls and at each step of a release; fail and fill its disk, cut its connections; look for leaks
 	@scripts/setup crash
 	@scripts/env cargo build --release --quiet
 	@scripts/env $(PYTHON) tests/crash/crash.py process --cycles $(or $(N),50) --bin $(TARGET)/release/bailiwick

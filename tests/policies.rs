@@ -5,6 +5,9 @@
 mod common;
 
 mod policies {
+    #[allow(dead_code, reason = "the tests of the gateway use the rest")]
+    #[path = "../gateway/broker.rs"]
+    mod broker;
     mod changes;
     mod closed;
     mod coarser;

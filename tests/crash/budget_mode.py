@@ -59,7 +59,8 @@ top        = {{ rows = 1, by = "records" }}
 
 async def budget(options):
     """Kills a gateway, one of whose destinations has too few bytes: at random instants, then at system calls."""
-    kinds = {"policy": POLICY + ACCEPTED, "more": Files("", THRIFTY).toml(THRIFTY) + BUDGET, "judge": Thrifty}
+    # Always JSON lines: how many bytes there are is measured for them, and in other formats so few changes take no fewer.
+    kinds = {"policy": POLICY + ACCEPTED, "more": Files("", THRIFTY).toml(THRIFTY, None) + BUDGET, "judge": Thrifty}
     outcome = await modes.kill(options, "budget", **kinds)
     outcome.add(await syscalls.syscall(options, "budget-syscall", **kinds))
     return outcome

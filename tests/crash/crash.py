@@ -17,10 +17,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import budget_mode
 import disk_modes
+import formats
 import kafka_mode
 import longer_mode
 import modes
 import noise_mode
+import release_mode
 import syscalls
 from run import Options, Outcome
 
@@ -30,6 +32,7 @@ MODES = {
     "recovery": (modes.recovery, "SIGKILL during recovery, five times over"),
     "network": (modes.network, "connections cut between the durable write and the answer"),
     "syscall": (syscalls.syscall, "killed at the Kth system call of a kind; calls that fail (strace)"),
+    "release": (release_mode.release, "killed before and after each step of a release, all of them once (strace)"),
     "powerloss": (disk_modes.powerloss, "power losses on ext4 and XFS (root)"),
     "full": (disk_modes.full, "the journal's disk is full for a while (root)"),
     "noise": (noise_mode.noise, "as kill and syscall, of cells with noise, of windows that overlap: paid for first, everywhere the same"),
@@ -50,10 +53,13 @@ async def process(options):
         cycles = max(1, round(options.cycles * share / SHARES["kill"]))
         records = round(options.records * share / fast)
         outcome.add(await MODES[mode][0](dataclasses.replace(options, cycles=cycles, records=records)))
+    # One sweep, however many cycles there are: it is the same with canaries.
+    if not options.canaries:
+        outcome.add(await release_mode.release(options))
     return outcome
 
 
-MODES["process"] = (process, f"with --cycles 50: {', '.join(f'{mode} {share}' for mode, share in SHARES.items())}")
+MODES["process"] = (process, f"with --cycles 50: {', '.join(f'{mode} {share}' for mode, share in SHARES.items())}; then release, but not with --canaries")
 
 
 def arguments():
@@ -98,12 +104,17 @@ def main():
                       records_per_second=given.rate, load_ms=given.load_ms, new_epochs=not given.same_epoch,
                       durable=not given.no_journal, segment_bytes=given.segment_bytes,
                       filesystems=tuple(given.filesystems.split(",")), keep=not given.discard,
-                      records=given.records, canaries=given.canaries)
+                      records=given.records, canaries=given.canaries, deck=formats.Deck(seed))
     try:
         outcome = asyncio.run(interruptible(MODES[given.mode][0], options))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted")
         return 130
+    if formats.READ:
+        print(f"files read, by format: {', '.join(f'{name} {formats.READ[name]} times' for name in formats.OF_FILES)}")
+    if missing := options.deck.missing():
+        outcome.problems.append(f"no file was read in the formats {', '.join(missing)}, although each was configured")
+        print(outcome.problems[-1])
     print(outcome.line())
     return 0 if outcome.good else 1
 

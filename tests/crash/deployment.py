@@ -90,8 +90,9 @@ checkpoint_every = "PT1S"
 class Deployment:
     """`root/` holds the configuration and the log; `root/disk/` what must survive: the journal and released files."""
 
-    def __init__(self, root, destination, *, policy=POLICY, journal=True, segment_bytes=1 << 20, fields="", more="", sealed=False):
-        """`fields` are declared beside those of the policy, `more` is added to gateway.toml; a sealed journal has a key."""
+    def __init__(self, root, destination, *, policy=POLICY, journal=True, segment_bytes=1 << 20, deck=None, fields="", policy_more="", more="", sealed=False):
+        """`deck` deals the format of the destination. `fields` are declared beside those of the policy,
+        `policy_more` is added to it and `more` to gateway.toml; a sealed journal has a key."""
         self.root = Path(root)
         self.disk = self.root / "disk"
         self.destination = destination
@@ -100,8 +101,8 @@ class Deployment:
         self.log = self.root / "gateway.log"
         (self.root / "policies").mkdir(parents=True)
         self.disk.mkdir()
-        (self.root / "policies" / "policy.toml").write_text(policy.replace("\n[datasets.", f"{fields}\n[datasets.", 1))
-        text = GATEWAY.format(repository=REPOSITORY, port=self.port, batch_bytes_max=segment_bytes // 4) + destination.toml(DESTINATION)
+        (self.root / "policies" / "policy.toml").write_text(policy.replace("\n[datasets.", f"{fields}\n[datasets.", 1) + policy_more)
+        text = GATEWAY.format(repository=REPOSITORY, port=self.port, batch_bytes_max=segment_bytes // 4) + destination.toml(DESTINATION, deck)
         if journal:
             text += JOURNAL.format(segment_bytes=segment_bytes, checkpoint_bytes=segment_bytes)
         if sealed:

@@ -1,27 +1,31 @@
-"""Where releases go, and how they are read back. Both kinds yield the same: pieces of whole lines, each with an identity."""
+"""Where releases go, and how they are read back. Both kinds and all formats yield the same: pieces of whole JSON lines, each with an
+identity."""
 
+import functools
+import importlib
 import time
 from pathlib import Path
 
+import formats
 from deployment import DATASET
 
 READ_WITHIN_SECONDS = 60
 
 
 class Files:
-    """Destination kind `file`: JSON lines below a folder of `disk`."""
+    """Destination kind `file`, below a folder of `disk`. Its format is dealt when it is configured, and read off the files' names."""
 
     def __init__(self, root, folder="released", dataset=DATASET):
         self.folder = folder
         self.directory = Path(root) / "disk" / folder / dataset
 
-    def toml(self, name):
-        """The gateway's configuration of it."""
+    def toml(self, name, deck):
+        """The gateway's configuration of it, with a format that a deck deals, or JSON lines without one."""
         return f"""
 [destinations.{name}]
 kind         = "file"
 directory    = "disk/{self.folder}"
-format       = "jsonl"
+format       = "{deck.deal() if deck else "jsonl"}"
 rotate_after = "PT0.2S"
 """
 
@@ -32,7 +36,7 @@ rotate_after = "PT0.2S"
             for path in self.directory.iterdir():
                 if not path.name.startswith("."):
                     status = path.stat()
-                    found[(path.name, status.st_size, status.st_mtime_ns)] = path.read_bytes
+                    found[(path.name, status.st_size, status.st_mtime_ns)] = functools.partial(lines, path)
         return found
 
     def told(self):
@@ -43,14 +47,26 @@ rotate_after = "PT0.2S"
         """Nothing to close."""
 
 
+def lines(path):
+    """The cells of a file."""
+    return formats.lines_of_file(path.name, path.read_bytes())
+
+
+def message_lines(kind, value):
+    """The cells of a message."""
+    # Of the stubs, which are made when a run begins.
+    release_pb2 = importlib.import_module("bailiwick.release.v1.release_pb2") if kind == "protobuf" else None
+    return formats.lines_of_message(kind, value, release_pb2)
+
+
 class Kafka:
     """Destination kind `kafka`, exactly once, read as a consumer with `read_committed` sees it: one message is one release."""
 
-    def __init__(self, brokers, topic):
+    def __init__(self, brokers, topic, kind):
         from confluent_kafka import Consumer, KafkaError, TopicPartition
         from confluent_kafka.admin import AdminClient, NewTopic
 
-        self.brokers, self.topic, self.partition_end = brokers, topic, KafkaError._PARTITION_EOF
+        self.brokers, self.topic, self.kind, self.partition_end = brokers, topic, kind, KafkaError._PARTITION_EOF
         admin = AdminClient({"bootstrap.servers": brokers})
         topics = [NewTopic(topic, 1), NewTopic(f"{topic}-progress", 1, config={"cleanup.policy": "compact"})]
         for created in admin.create_topics(topics).values():
@@ -63,14 +79,14 @@ class Kafka:
         self.reader.assign([TopicPartition(topic, 0, 0), TopicPartition(f"{topic}-progress", 0, 0)])
         self.seen, self.read_to = {}, {}
 
-    def toml(self, name):
+    def toml(self, name, _deck):
         """The gateway's configuration of it."""
         return f"""
 [destinations.{name}]
 kind         = "kafka"
 brokers      = "{self.brokers}"
 topic        = "{self.topic}"
-format       = "jsonl"
+format       = "{self.kind}"
 exactly_once = true
 progress_topic = "{self.topic}-progress"
 """
@@ -79,8 +95,7 @@ progress_topic = "{self.topic}-progress"
         """Every message so far: its identity and a function that reads it."""
         while (message := self.consumer.poll(0.05)) is not None:
             if not message.error():
-                value = message.value()
-                self.seen[message.offset()] = lambda value=value: value
+                self.seen[message.offset()] = functools.partial(message_lines, self.kind, message.value())
         return self.seen
 
     def told(self):

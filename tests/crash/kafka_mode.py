@@ -1,5 +1,6 @@
-"""The mode `kafka`: as `kill`, with releases to a real broker, read back with `read_committed`: each exactly once."""
+"""The mode `kafka`: as `kill`, with releases to a real broker, read back with `read_committed`: each exactly once, in every format."""
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -7,7 +8,8 @@ import tempfile
 
 import modes
 from destinations import Kafka
-from run import skipped
+from formats import OF_MESSAGES
+from run import Outcome, skipped
 
 
 async def kafka(options):
@@ -20,14 +22,19 @@ async def kafka(options):
         if own:
             brokers = subprocess.run(own, check=True, capture_output=True, text=True).stdout.strip()
         try:
-            topic = f"crash-{options.seed}-{os.getpid()}"
+            outcome = Outcome()
             fault = modes.kill if options.durable else modes.clean
-            return await fault(options, "kafka", destination=functools.partial(make, brokers, topic))
+            share = {"cycles": max(1, options.cycles // len(OF_MESSAGES)), "records": options.records // len(OF_MESSAGES)}
+            for kind in OF_MESSAGES:
+                topic = f"crash-{options.seed}-{os.getpid()}-{kind}"
+                destination = functools.partial(make, brokers, topic, kind)
+                outcome.add(await fault(dataclasses.replace(options, **share), f"kafka-{kind}", destination=destination))
+            return outcome
         finally:
             if own:
                 subprocess.run([own[0], "stop", directory], check=False, capture_output=True)
 
 
-def make(brokers, topic, _root):
+def make(brokers, topic, kind, _root):
     """The destination of a run."""
-    return Kafka(brokers, topic)
+    return Kafka(brokers, topic, kind)

@@ -10,6 +10,7 @@ import syscalls
 from deployment import DATASET, POLICY
 from destinations import Files
 from judge import Judge, Verdict
+from run import Outcome
 from workload import ALL_SLOTS, BASE_MICROS, GROUPS, WINDOW_MICROS, WINDOW_RECORDS, values
 
 HUB, SUMS = "hub", "events_in_fives"
@@ -35,9 +36,10 @@ accepts = ["{SUMS}"]
 
 async def longer(options):
     """Kills a gateway that adds up rows over windows: at random instants, then at system calls."""
-    kinds = {"policy": POLICY + ADDED_UP, "more": Files("", HUB).toml(HUB), "judge": Sums}
-    outcome = await modes.kill(options, "longer", **kinds)
-    outcome.add(await syscalls.syscall(options, "longer-syscall", **kinds))
+    outcome = Outcome()
+    for name, fault in (("longer", modes.kill), ("longer-syscall", syscalls.syscall)):
+        more = Files("", HUB).toml(HUB, options.deck)
+        outcome.add(await fault(options, name, policy=POLICY + ADDED_UP, more=more, judge=Sums))
     return outcome
 
 

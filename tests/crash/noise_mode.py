@@ -14,6 +14,7 @@ import syscalls
 from deployment import DATASET, POLICY
 from destinations import Files
 from judge import Verdict
+from run import Outcome
 from workload import BASE_MICROS, CELL_RECORDS, GROUPS, WINDOW_MICROS
 
 OVERLAPPING = "events_of_three_seconds"
@@ -69,9 +70,10 @@ async def noise(options):
     counted = {dataset: COUNTED.format(dataset=dataset, windows=windows, per_day=per_day) for dataset, windows in WINDOWS.items()}
     policy = METRICS.sub(lambda _: counted[DATASET].lstrip(), POLICY, count=1).replace(ACCEPTED, BOTH_ACCEPTED)
     policy += SECOND + counted[OVERLAPPING].lstrip() + SECOND_PLACE
-    kinds = {"policy": policy, "more": Files("", AGAIN).toml(AGAIN), "judge": functools.partial(Noisy, per_day)}
-    outcome = await modes.kill(slow, "noise", **kinds)
-    outcome.add(await syscalls.syscall(slow, "noise-syscall", **kinds))
+    outcome = Outcome()
+    for name, fault in (("noise", modes.kill), ("noise-syscall", syscalls.syscall)):
+        more = Files("", AGAIN).toml(AGAIN, options.deck)
+        outcome.add(await fault(slow, name, policy=policy, more=more, judge=functools.partial(Noisy, per_day)))
     return outcome
 
 

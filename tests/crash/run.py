@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 import canaries
+import formats
 import ledger
 import protocol
 from deployment import POLICY, Deployment
@@ -46,6 +47,7 @@ class Options:
     records: int = 0  # go on with faults until so many are acked
     canaries: bool = False  # records hold canaries, which are searched for
     environment: dict = field(default_factory=dict)
+    deck: formats.Deck = None  # deals the formats of files; JSON lines without one
 
 
 @dataclass
@@ -100,12 +102,12 @@ class Run:
         self.name, self.options = name, options
         self.rng = random.Random(f"{options.seed}/{name}")
         self.root = tempfile.mkdtemp(prefix=f"bailiwick-crash-{name}-")
-        self.canaries = canaries.Canaries() if options.canaries else None
+        self.canaries = canaries.Canaries(self.root, formats.Deck(f"{options.seed}/{name}")) if options.canaries else None
         self.more_columns = canaries.columns if options.canaries else None
-        with_canaries = {"fields": canaries.FIELDS, "sealed": True} if options.canaries else {}
+        with_canaries = {"fields": canaries.FIELDS, "policy_more": canaries.FEW_POLICY, "sealed": True} if options.canaries else {}
         more += self.canaries.gateway_toml if options.canaries else ""
         self.deployment = Deployment(self.root, destination(self.root), policy=policy, journal=options.durable,
-                                     segment_bytes=options.segment_bytes, more=more, **with_canaries)
+                                     segment_bytes=options.segment_bytes, deck=options.deck, more=more, **with_canaries)
         self.disk, self.proxy = disk, proxy
         self.gateway = Gateway(options.binary, self.deployment, options.environment)
         self.judge = judge(self)
@@ -220,6 +222,7 @@ class Run:
         await asyncio.sleep(self.rng.uniform(0, self.options.load_ms / 1000))
         if self.canaries:
             await self.canaries.offend(self)
+            await self.canaries.add_few(self)
             await self.canaries.listen()
 
     def faults(self):
@@ -263,11 +266,11 @@ class Run:
             windows = await self._complete_all()
         except (Stopped, CountedWrongly) as found:
             remarks.append(str(found))
-        except (ProtocolBroken, DidNotComeBack, ledger.NotSaid, canaries.Leaked) as problem:
+        except (ProtocolBroken, DidNotComeBack, ledger.NotSaid, canaries.Leaked, formats.Unreadable) as problem:
             problems.append(f"{self.name}: {type(problem).__name__}: {problem}")
         try:
             verdict = self.judge.look() if windows is None else self.judge.complete(windows)
-        except OSError as error:  # a disk of the harness's own can fail, too: what was found before is still said
+        except (OSError, formats.Unreadable) as error:  # a disk of the harness's own can fail, too: what was found before is still said
             verdict = Verdict()
             problems.append(f"{self.name}: cannot read what left: {error}. The kernel says last: {kernel_says()}")
         verdict.lost += sum(producer.lost_records for producer in self.producers)

@@ -16,6 +16,8 @@ CELL_RECORDS = SLOTS
 WINDOW_RECORDS = SLOTS * len(GROUPS)
 WINDOW_MICROS = 1_000_000
 BASE_MICROS = 1_704_067_200_000_000  # 2024-01-01T00:00:00Z, the start of window 0
+# A record's event time is never the start of a window, which leaves.
+OFF_GRID_MICROS = 13
 VALUE_MAX = 1024.0
 # How many slots a batch may span: small batches for many commits, large ones for full segments.
 BATCH_SLOTS = (2, 8, 32, 86)
@@ -27,6 +29,11 @@ ALL_SLOTS = np.arange(SLOTS)
 def window_start(window):
     """The window's first event time, in microseconds since the Unix epoch."""
     return BASE_MICROS + window * WINDOW_MICROS
+
+
+def offset_micros(slots):
+    """How far from the window's start the event times of slots are."""
+    return slots * (WINDOW_MICROS // SLOTS) + OFF_GRID_MICROS
 
 
 def values(window, group, slots):
@@ -54,7 +61,7 @@ class Batch:
         group = np.tile(np.arange(len(GROUPS)), len(self.slots))
         value = np.stack([values(self.window, number, self.slots) for number in range(len(GROUPS))], axis=1).reshape(-1)
         return {
-            "at": window_start(self.window) + slot * (WINDOW_MICROS // SLOTS),
+            "at": window_start(self.window) + offset_micros(slot),
             "contributor": CONTRIBUTORS[slot],
             "country": np.full(self.rows, "DE"),
             "group": np.array(GROUPS)[group],

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::broker::Broker;
 use super::deployment::{Deployment, POLICY, at, refusals};
 
 fn deployment() -> Deployment {
@@ -100,4 +101,23 @@ async fn runs_that_differ_only_in_what_is_dropped_release_the_same_bytes() {
         assert_eq!(two.bytes(&format!("released/{destination}")), one.bytes(&format!("released/{destination}")));
     }
     assert_ne!(one.bytes("released/desk"), Vec::<u8>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_runs_that_differ_only_in_what_is_dropped_are_the_same() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let mut told = Vec::new();
+    for canary in ["canary-one", "canary-other"] {
+        broker.create_topics(canary);
+        let deployment = deployment();
+        let file = "kind         = \"file\"\ndirectory    = \"released/hub\"\nrotate_after = \"PT0S\"\n";
+        let kafka = format!("kind = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{canary}\"\n", broker.address);
+        deployment.edit("gateway.toml", file, &kafka);
+        run(&deployment, canary).await;
+        told.push(broker.read(canary, "all"));
+    }
+    assert!(!told[0].is_empty());
+    // Each has key, headers and the bytes of its value.
+    assert_eq!(told[0], told[1]);
+    assert!(told[0].iter().all(|message| message["value"].as_str().is_some_and(|value| !value.is_empty())));
 }

@@ -25,5 +25,5 @@ while len(ends) < len(partitions) if count == "all" else found < int(count):
     found += 1
     headers = {key: value.decode() for key, value in message.headers()}
     cells = [json.loads(line) for line in message.value().splitlines()]
-    print(json.dumps({"key": message.key().decode(), "headers": headers, "cells": cells}))
+    print(json.dumps({"key": message.key().decode(), "headers": headers, "cells": cells, "value": message.value().hex()}))
 consumer.close()
