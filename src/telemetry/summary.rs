@@ -150,7 +150,9 @@ mod tests {
             counts.refused.add(Reason::Quarantined, 1);
             let now = now(&counts);
             let in_steps = ["records_in", "accepted", "scored"].map(|name| (now.of(name), before.of(name)));
-            for (now, before) in in_steps.into_iter().chain([(now.refused["quarantined"], before.refused["quarantined"])]) {
+            for (now, before) in
+                in_steps.into_iter().chain([(now.refused["quarantined"], before.refused["quarantined"])])
+            {
                 assert!(now.is_multiple_of(20) && now.abs_diff(records) < 20 && now >= before, "{now} of {records}");
             }
             assert_eq!(now.of("accepted"), now.of("scored"), "each tells no more than the other");
