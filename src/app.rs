@@ -236,7 +236,7 @@ impl App {
         let lanes = pipeline.lanes();
         let server = grpc::serve(listener, Arc::clone(&intake), entrance, lanes, &supervisor, stopped).await?;
         let quarantined = Arc::new(Quarantined::new(Arc::clone(&ledger), Arc::clone(&telemetry)));
-        let work = Arc::new(Work::new(Arc::clone(&ledger), Arc::clone(&telemetry), today()));
+        let work = Arc::new(Work::new(Arc::clone(&ledger), Arc::clone(&telemetry), clock.wall()));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let ticker = Ticker {
             pipeline: Arc::clone(&pipeline),
@@ -435,7 +435,7 @@ impl App {
         let stopped = Stopped { left: board.left(clock.now()), unwritten };
         let (logs, ledger) = (self.logs, self.ledger);
         self.quarantined.end(clock.now());
-        self.work.end();
+        self.work.end(clock.wall());
         drop(self.keeping);
         ledger.note(What::Stop { gateway: self.reloader.gateway().to_string() });
         let close = tokio::task::spawn_blocking(move || {

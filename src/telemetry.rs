@@ -64,6 +64,8 @@ counts! {
         records_in: None,
         /// Records taken in.
         accepted: Some(declared::RECORDS_ACCEPTED),
+        /// Bytes of payload of the records taken in: of a request, the share by their number. Those from quarantine have none.
+        bytes_accepted: Some(declared::PAYLOAD_ACCEPTED),
         /// Records taken in after their window had closed; they count in the oldest open window.
         late: Some(declared::RECORDS_LATE),
         /// Requests that were durable already.
@@ -354,6 +356,19 @@ impl Telemetry {
     #[must_use]
     pub fn shown(&self, declared: Declaration, whose: &str, count: u64) -> u64 {
         as_shown(&self.shown, (declared.name, Some(declared), count), whose, self.steps.now())
+    }
+
+    /// A count of each stream that has it, as its metric shows it, unless that is 0.
+    pub fn shown_by_stream(
+        &self,
+        declared: Declaration,
+        count: impl Fn(&StreamCounts) -> &AtomicU64,
+    ) -> impl Iterator<Item = (&StreamName, u64)> {
+        let shown = move |stream: &StreamName, counts: &StreamCounts| {
+            let counter = (declared.name, Some(declared), read(count(counts)));
+            as_shown(&self.shown, counter, stream, counts.steps.now())
+        };
+        self.streams.iter().map(move |(stream, counts)| (stream, shown(stream, counts))).filter(|(_, shown)| *shown > 0)
     }
 
     /// Says in the log what the policies in the shadow would do otherwise.

@@ -22,6 +22,7 @@ mod durable {
     mod operations;
     mod repeats;
     mod report;
+    mod saved;
     mod seal;
     mod upgrade;
     mod witness;

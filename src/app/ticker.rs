@@ -53,7 +53,7 @@ impl Ticker {
             interval.tick().await;
             let today = today();
             self.versions.advance(today);
-            self.work.look(today);
+            self.work.look(self.clock.wall());
             self.pipeline.tick(self.clock.now());
             if self.intake.tick() {
                 // Not here: it may wait for the disk.

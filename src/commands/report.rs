@@ -1,6 +1,7 @@
 //! `bailiwick report`: what left, to where, under which policies, and what was held back, for the person who answers for it.
 //! From the ledger alone, which is verified first; offline, and without secrets.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::ledger::Named;
 use super::{Failure, check, load};
 use crate::config::Config;
-use crate::domain::policy::PolicySet;
+use crate::domain::policy::{Here, PolicySet};
 use crate::durable::policies::Archive;
 use crate::ledger::in_full;
 use crate::storage::RealFileSystem;
@@ -22,9 +23,12 @@ mod account;
 mod cost;
 mod extracts;
 mod html;
+mod span;
+mod worked;
 
 use account::Account;
 use cost::{Cost, Said};
+use span::Span;
 
 /// What `bailiwick report` is told.
 #[derive(Debug, clap::Args)]
@@ -77,13 +81,15 @@ fn watts(text: &str) -> Result<f64, String> {
     watts.ok_or_else(|| "not a number of watts".to_owned())
 }
 
+/// Policies that were in force, and what the gateway served then.
+type Kept = (Arc<PolicySet>, Arc<Here>);
+
 /// Everything that a report says, before it is written as HTML or JSON.
 struct Report {
     name: String,
     key: String,
     checkpoint: String,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    span: Span,
     account: Account,
     cost: Option<Cost>,
     /// What a core draws, as whoever made the report says.
@@ -127,10 +133,10 @@ const NOT_PROVED: [&str; 8] = [
     "How many persons were behind refused records. The numbers are of records, in steps, and what is less than a step is not \
      told yet.",
     "That a release which may have left did leave. After a crash the ledger says so, and it is sent again.",
-    "What came in. The number is the gateway's own count, in steps, or that of whoever made this report. What a gateway that \
-     crashed took in since its last entry, a day at most, is not in it.",
+    "What came in. The number is the gateway's own count, in steps, or that of whoever made this report. What a gateway took in \
+     since its last entry, a day at most, is not in it: while it runs that is not said yet, and after a crash never.",
     "How much energy it took. CPU seconds are the gateway's own count, joules an estimate by the watts that whoever made this \
-     report named. What a gateway that crashed worked since its last entry, a day at most, is in neither.",
+     report named. What a gateway worked since its last entry, a day at most, is in neither.",
 ];
 
 /// Makes a report. It is for stdout.
@@ -145,7 +151,8 @@ pub fn report(options: Options) -> Result<String, Failure> {
         return Err(anyhow!("`--from` must be before `--to`").into());
     }
     let opened = ledger.open()?;
-    let begin = || Account::of(from, to);
+    let span = Span { from, to };
+    let begin = || Account::of(span);
     let (audit, mut account) = opened.sound(&[], begin, |account, number, _, entry| account.hear(number, entry))?;
     let (config, day) = (config.map(|config| load(&config)).transpose()?, crate::config::today());
     if let Some(config) = &config {
@@ -154,9 +161,10 @@ pub fn report(options: Options) -> Result<String, Failure> {
             plan.model.as_ref().map(|model| model.name.clone())
         });
     }
-    let rules = config.as_ref().map(|config| rules(config, &account, day));
+    let kept = config.as_ref().map(kept).unwrap_or_default();
+    let rules = config.as_ref().map(|config| rules(config, &kept, &account, day));
     let extracts = config.as_ref().map(|config| extracts::extracts(config, &account, day));
-    let cost = Cost::of(&account, Said { bytes_in, price_per_gib, currency }, config.as_ref());
+    let cost = Cost::of(&account, Said { bytes_in, price_per_gib, currency }, config.as_ref(), &kept);
     if price_per_gib.is_some() && cost.is_none() {
         return Err(
             anyhow!("the ledger does not say how many bytes came in: give `--bytes-in` beside the price").into()
@@ -164,23 +172,28 @@ pub fn report(options: Options) -> Result<String, Failure> {
     }
     let (name, key) = (opened.verifier().name().to_owned(), opened.verifier().to_string());
     let checkpoint = audit.checkpoint.unwrap_or_default();
-    let report = Report { name, key, checkpoint, from, to, account, cost, watts, rules, extracts };
+    let report = Report { name, key, checkpoint, span, account, cost, watts, rules, extracts };
     Ok(if json { super::json::print(&in_json(&report)) } else { html::page(&report) })
 }
 
-fn rules(config: &Config, account: &Account, day: Date) -> Rules {
+/// The policies that the gateway of a configuration keeps, by their digests in full.
+fn kept(config: &Config) -> BTreeMap<String, Kept> {
+    let directory = config.journal.directory.join("policies");
+    let kept = Archive::beside(Arc::new(RealFileSystem), directory).all(config.here.country).unwrap_or_default();
+    kept.into_values().map(|kept| (in_full(&kept.0.digest), kept)).collect()
+}
+
+fn rules(config: &Config, kept: &BTreeMap<String, Kept>, account: &Account, day: Date) -> Rules {
     let egress = |policy: &PolicySet, serves: &[String], day: Date| Egress {
         policy: in_full(&policy.digest),
         day: day.to_string(),
         rows: check::rows(policy, serves, day),
     };
     let now = egress(&config.policy, &config.here.serves, day);
-    let directory = config.journal.directory.join("policies");
-    let kept = Archive::beside(Arc::new(RealFileSystem), directory).all(config.here.country).unwrap_or_default();
     let (mut before, mut unknown) = (Vec::new(), Vec::new());
     for (digest, last) in account.last_under.iter().filter(|(digest, _)| **digest != now.policy) {
         let day = last.parse::<Timestamp>().map(|last| TimeZone::UTC.to_datetime(last).date());
-        match (kept.values().find(|(policy, _)| in_full(&policy.digest) == *digest), day) {
+        match (kept.get(digest), day) {
             (Some((policy, here)), Ok(day)) => before.push(egress(policy, &here.serves, day)),
             _ => unknown.push(digest.clone()),
         }
@@ -189,13 +202,15 @@ fn rules(config: &Config, account: &Account, day: Date) -> Rules {
 }
 
 fn in_json(report: &Report) -> Value {
-    let Report { name, key, checkpoint, from, to, account, cost, watts, rules, extracts } = report;
+    let Report { name, key, checkpoint, span, account, cost, watts, rules, extracts } = report;
     let mut value = account.json();
     let time = |time: &Option<Timestamp>| time.map(|time| time.to_string());
     let per_million = account.work.per_million();
     let work = json!({
-        "cpu_seconds": account.work.cpu_seconds,
+        "cpu_seconds": account.work.cpu_seconds(),
         "records": account.work.records,
+        "until": time(&account.work.until),
+        "in_part": account.work.in_part,
         "cpu_seconds_per_million_records": per_million,
         "watts_per_core": watts,
         "joules_per_million_records": per_million.zip(*watts).map(|(seconds, watts)| seconds * watts),
@@ -211,8 +226,8 @@ fn in_json(report: &Report) -> Value {
         ("name", json!(name)),
         ("key", json!(key)),
         ("checkpoint", json!(checkpoint)),
-        ("from", json!(time(from))),
-        ("to", json!(time(to))),
+        ("from", json!(time(&span.from))),
+        ("to", json!(time(&span.to))),
         ("cost", json!(cost.as_ref().map(Cost::json))),
         ("work", work),
         ("rules", json!(rules)),

@@ -42,6 +42,8 @@ pub struct Request {
     pub(super) located: Option<Number>,
     /// What it brings.
     pub content: Content,
+    /// The bytes of its payload, as they came.
+    pub payload_bytes: usize,
     /// The event time that the producer promises to have come to, in microseconds since the Unix epoch.
     pub promised: Option<i64>,
     /// Whether the answer is to hold the model's outputs.
@@ -64,9 +66,21 @@ impl Request {
         content: Content,
         reply: Reply,
     ) -> Self {
-        let (located, promised, wants_outputs, charge) = (None, None, false, Charge::default());
-        let arrived = Duration::ZERO;
-        Self { served, origin, number, located, content, promised, wants_outputs, charge, arrived, reply }
+        let (located, payload_bytes, promised, wants_outputs) = (None, 0, None, false);
+        let (charge, arrived) = (Charge::default(), Duration::ZERO);
+        Self {
+            served,
+            origin,
+            number,
+            located,
+            content,
+            payload_bytes,
+            promised,
+            wants_outputs,
+            charge,
+            arrived,
+            reply,
+        }
     }
 }
 
@@ -214,6 +228,8 @@ pub struct Answers {
     answers: Vec<(Reply, Answer)>,
     /// What the requests take of the bytes in work.
     charges: Vec<Charge>,
+    /// Bytes of the payloads of accepted records.
+    bytes_accepted: usize,
     /// Where their accepted records are counted.
     counts: Option<Arc<StreamCounts>>,
 }
@@ -224,6 +240,7 @@ impl Answers {
         Self {
             answers: Vec::with_capacity(requests),
             charges: Vec::with_capacity(requests),
+            bytes_accepted: 0,
             counts: served.map(|served| Arc::clone(&served.counts)),
         }
     }
@@ -232,6 +249,17 @@ impl Answers {
     pub(super) fn push(&mut self, reply: Reply, charge: Charge, answer: Answer) {
         self.answers.push((reply, answer));
         self.charges.push(charge);
+    }
+
+    /// A request with so many bytes of payload came to an outcome for the first time. Its accepted records have their share, by
+    /// their number.
+    pub(super) fn brought(&mut self, payload_bytes: usize, outcome: &Outcome) {
+        if let Outcome::Taken(taken) = outcome {
+            let accepted = u64::from(taken.accepted);
+            let rows = accepted + u64::from(taken.refusals.records());
+            let share = payload_bytes as u64 * accepted / rows.max(1);
+            self.bytes_accepted += usize::try_from(share).unwrap_or(payload_bytes);
+        }
     }
 
     /// How many there are.
@@ -253,6 +281,7 @@ impl Answers {
         // Whoever has an answer finds it counted.
         if let Some(counts) = &self.counts {
             Telemetry::add(&counts.accepted, accepted);
+            Telemetry::add(&counts.bytes_accepted, self.bytes_accepted);
             Telemetry::add(&counts.duplicates, duplicates);
         }
         for (reply, answer) in self.answers.drain(..) {

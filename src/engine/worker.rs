@@ -550,7 +550,10 @@ fn answers(served: Option<&Served>, requests: Vec<Boxed>, judged: Judged, marks:
             Outputs::default()
         };
         let answer = Answer { outputs, message: came.message, ..Answer::of(came.outcome, mark) };
-        let Request { reply, charge, .. } = *request;
+        let Request { reply, charge, payload_bytes, .. } = *request;
+        if let Ok(outcome) = &answer.told {
+            answers.brought(payload_bytes, outcome);
+        }
         answers.push(reply, charge, answer);
     }
     answers

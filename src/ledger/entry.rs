@@ -11,11 +11,13 @@ use crate::domain::policy::ON_CHANGE;
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
 pub const RELEASES_MAX: usize = 500;
+/// The most streams in one entry.
+pub const STREAMS_MAX: usize = 700;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,16 +240,30 @@ pub enum What {
         /// Where the closing stands in the outbox.
         outbox: u64,
     },
-    /// What the gateway worked since it started, or since the last such entry of the same run. It is said at the first moment
-    /// of a day (UTC) and at a stop. From version 6 on.
+    /// What the gateway worked in a part of a day (UTC): since it started, or since the last such entry of the same run ended.
+    /// It is said when the day has ended, and at a stop. From version 6 on.
     Work {
-        /// What the process took of all cores, in whole seconds.
-        cpu_seconds: u64,
+        /// When that part begins. From version 10 on, as all that is there or not but `bytes_in`.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        since: Option<String>,
+        /// When it ends, at the latest with the day.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        until: Option<String>,
+        /// What the process took of all cores, in whole seconds. Before version 10.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        cpu_seconds: Option<u64>,
+        /// What the process took of all cores.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        cpu_milliseconds: Option<u64>,
         /// Records that it took in, in the steps in which metrics tell it.
         records: u64,
         /// Bytes of payloads that came in, in such steps, those of refused records too. From version 9 on.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         bytes_in: Option<u64>,
+        /// By stream: bytes of the payloads of records that were taken in, in the steps of the stream's metrics. A stream that
+        /// is not there has less than a step.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        bytes_accepted: Option<BTreeMap<String, u64>>,
     },
     /// So many entries were not written, because the ledger could not be. No intent is ever among them.
     Missed {
@@ -400,118 +416,7 @@ pub fn coarse(cells: usize, of: usize, k: usize) -> Option<u64> {
 }
 
 #[cfg(test)]
-pub(super) mod samples {
-    use super::*;
-
-    /// One of each kind. The last is an intent of a smaller release, of version 7. The three before it came with versions 4, 5
-    /// and 6, and the four before those with version 3.
-    pub(in super::super) fn all() -> Vec<Entry> {
-        let text = str::to_owned;
-        let whats = [
-            What::Start {
-                gateway: text("eu-1"),
-                program: text("0.1.0"),
-                dry_run: false,
-                models: [(text("fraud"), "ab".repeat(32))].into(),
-            },
-            What::Policy { policy: "cd".repeat(32), reload: false },
-            What::Damage { of: text("outbox"), places: 2 },
-            What::Intent {
-                release: "0f".repeat(16),
-                destination: text("desk"),
-                dataset: text("payments"),
-                window_start: text("2026-11-26T03:00:00Z"),
-                window_end: text("2026-11-26T03:10:00Z"),
-                policy: "cd".repeat(32),
-                cells: 12,
-                commitment: "ef".repeat(32),
-                outbox: 7,
-                degraded: None,
-            },
-            What::Sent { destination: text("desk"), releases: vec!["0f".repeat(16)], bytes: 4_096 },
-            What::Unsettled { release: "0f".repeat(16), destination: text("desk"), intent: 3, known: Known::Nothing },
-            What::Withheld {
-                dataset: text("payments"),
-                window_start: text("2026-11-26T03:00:00Z"),
-                at_least: 100,
-                outbox: Some(8),
-            },
-            What::Override {
-                id: text("audit-2026"),
-                dataset: text("payments"),
-                destination: text("desk"),
-                window_start: text("2026-11-26T03:00:00Z"),
-                outbox: Some(8),
-            },
-            What::Missed { entries: 5 },
-            What::Stop { gateway: text("eu-1") },
-            What::Refused {
-                stream: text("payments"),
-                closed_before: Some(text("2026-11-26T03:10:00Z")),
-                reason: text("belongs_elsewhere"),
-                rules: vec![text("in-rbi/localise"), text("in-dpdp/any")],
-                to: Some(text("in-bom-1")),
-                records: 340,
-                outbox: 8,
-            },
-            What::Quarantine { held: 60, released: 40, discarded: 20 },
-            What::Model { model: text("fraud"), before: Some("ab".repeat(32)), now: Some("ac".repeat(32)) },
-            What::Reload { of: Reread::Policies, outcome: Outcome::Refused },
-            What::Shed {
-                release: "1f".repeat(16),
-                destination: text("hub"),
-                dataset: text("payments"),
-                window_start: text("2026-11-26T03:00:00Z"),
-                window_end: text("2026-11-26T03:10:00Z"),
-                cells: 12,
-                outbox: 9,
-                widened: None,
-            },
-            What::Privacy {
-                dataset: text("payments"),
-                window_start: text("2026-11-26T03:00:00Z"),
-                outcome: Paid::Noised,
-                rho_billionths: 10_000_000,
-                outbox: 8,
-            },
-            What::Work { cpu_seconds: 86, records: 4_000_000, bytes_in: None },
-            What::Intent {
-                release: "2f".repeat(16),
-                destination: text("hub"),
-                dataset: text("payments"),
-                window_start: text("2026-11-26T03:00:00Z"),
-                window_end: text("2026-11-26T03:10:00Z"),
-                policy: "cd".repeat(32),
-                cells: 12,
-                commitment: "ee".repeat(32),
-                outbox: 10,
-                degraded: Some(Degraded { steps: vec![text("top")], whole: "3f".repeat(16), cells: 190 }),
-            },
-            What::Shed {
-                release: "4f".repeat(16),
-                destination: text("hub"),
-                dataset: text("payments"),
-                window_start: text("2026-11-26T03:00:00Z"),
-                window_end: text("2026-11-26T03:10:00Z"),
-                cells: 12,
-                outbox: 11,
-                widened: Some(text("payments_by_day")),
-            },
-            What::Denied {
-                release: "5f".repeat(16),
-                destination: text("hub"),
-                dataset: text("payments"),
-                window_start: text("2026-11-26T03:00:00Z"),
-                window_end: text("2026-11-26T03:10:00Z"),
-                cells: 12,
-                outbox: 12,
-            },
-            What::Work { cpu_seconds: 86, records: 4_000_000, bytes_in: Some(1_344_000_000) },
-        ];
-        let entries = whats.into_iter().zip(0..);
-        entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
-    }
-}
+pub(super) mod samples;
 
 #[cfg(test)]
 mod tests {
@@ -519,7 +424,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-9.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-10.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
@@ -536,6 +441,7 @@ mod tests {
     #[test]
     fn entries_of_earlier_versions_tell_less() {
         let all = [
+            (9, 21, include_str!("../../tests/golden/ledger-entries-9.jsonl")),
             (8, 20, include_str!("../../tests/golden/ledger-entries-8.jsonl")),
             (7, 18, include_str!("../../tests/golden/ledger-entries-7.jsonl")),
             (6, 17, include_str!("../../tests/golden/ledger-entries-6.jsonl")),
@@ -567,12 +473,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-9.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-10.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":9", "\"v\":10").as_bytes()), Err(Unreadable::Newer(10)));
+        assert_eq!(Entry::decode(line.replace("\"v\":10", "\"v\":11").as_bytes()), Err(Unreadable::Newer(11)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 
@@ -596,5 +502,17 @@ mod tests {
         let releases = vec!["0".repeat(64); RELEASES_MAX];
         let entry = Entry::new(0, What::Sent { destination: name, releases, bytes: u64::MAX });
         assert!(entry.encode().len() <= BYTES_MAX);
+        let streams = (0..STREAMS_MAX).map(|number| (format!("{number:0>64}"), u64::MAX));
+        let part = Some("2026-11-26T00:00:00.000001Z".to_owned());
+        let work = What::Work {
+            since: part.clone(),
+            until: part,
+            cpu_seconds: None,
+            cpu_milliseconds: Some(u64::MAX),
+            records: u64::MAX,
+            bytes_in: Some(u64::MAX),
+            bytes_accepted: Some(streams.collect()),
+        };
+        assert!(Entry::new(0, work).encode().len() <= BYTES_MAX);
     }
 }

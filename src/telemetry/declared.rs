@@ -89,6 +89,8 @@ declare! {
     REQUESTS_IN = Steps "bailiwick_requests_in" None ["stream"];
     /// Bytes of payload received.
     PAYLOAD_IN = Steps "bailiwick_payload_in" Bytes ["stream"];
+    /// Bytes of payload of the records taken in. Of a request of which records were refused, the share of the others by number.
+    PAYLOAD_ACCEPTED = Steps "bailiwick_payload_accepted" Bytes ["stream"];
     /// Records taken in: they are on disk.
     RECORDS_ACCEPTED = Steps "bailiwick_records_accepted" None ["stream"];
     /// Records refused, by reason. A request that was refused as a whole counts once.

@@ -1,6 +1,7 @@
 //! Arrow Flight: what is refused is answered, the call goes on, and what it holds has a bound.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::builder::StringDictionaryBuilder;
 use arrow_array::types::Int32Type;
@@ -79,8 +80,17 @@ async fn a_batch_that_is_refused_is_answered_and_those_after_it_are_taken() {
     let status = status.unwrap();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("more than 5 records"), "{}", status.message());
+    // The bytes of the accepted batches count as such, and those of the refused one do not.
+    let telemetry = gateway.telemetry();
+    let bytes = || {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&telemetry.of("deliveries").bytes_in), of(&telemetry.of("deliveries").bytes_accepted))
+    };
+    let (bytes_in, bytes_accepted) = bytes();
+    assert!(0 < bytes_accepted && bytes_accepted < bytes_in, "{bytes_accepted} of {bytes_in}");
     // The numbers went on: the same table again is counted once.
     let (answers, _) = put(&gateway, &["deliveries", "test", "1"], batches()).await;
+    assert_eq!(bytes(), (2 * bytes_in, bytes_accepted));
     assert!(answers[0]["duplicate"] == true && answers[2]["duplicate"] == true, "{answers:?}");
     let lines = gateway.stop().await;
     assert_eq!(lines.len(), 0, "one contributor");

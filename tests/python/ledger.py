@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
@@ -134,15 +134,22 @@ KINDS = {
     "privacy": "dataset window_start outcome rho_billionths outbox",
     "denied": "release destination dataset window_start window_end cells outbox",
     "shed": "release destination dataset window_start window_end cells outbox widened?",
-    "work": "cpu_seconds records bytes_in?",
+    "work": "since? until? cpu_seconds? cpu_milliseconds? records bytes_in? bytes_accepted?",
 }
+
+
+def is_of_a_day(since, until):
+    """Whether a span of time does not reach over a midnight (UTC)."""
+    since, until = datetime.fromisoformat(since), datetime.fromisoformat(until)
+    midnight = since.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return since <= until <= midnight
 
 
 def spelled(entry):
     """Checks that an entry says what its kind says, in its one spelling."""
     said = json.loads(entry)
     version, _, kind, *keys = said
-    assert [version, kind] == ["v", "kind"] and 1 <= said["v"] <= 9, "the version"
+    assert [version, kind] == ["v", "kind"] and 1 <= said["v"] <= 10, "the version"
     assert said["v"] >= 3 or said["kind"] not in ("refused", "quarantine", "model", "reload"), "the kind came later"
     assert said["v"] >= 4 or said["kind"] != "shed", "the kind came later"
     assert said["v"] >= 5 or said["kind"] != "privacy", "the kind came later"
@@ -150,6 +157,11 @@ def spelled(entry):
     assert said["v"] >= 8 or "widened" not in said, "the key came later"
     assert said["v"] >= 8 or said["kind"] != "denied", "the kind came later"
     assert said["v"] >= 9 or "bytes_in" not in said, "the key came later"
+    if said["kind"] == "work":
+        later = [key in said for key in ("since", "until", "cpu_milliseconds")]
+        assert later == [said["v"] >= 10] * 3 and ("cpu_seconds" in said) == (said["v"] < 10), "the keys came later"
+        assert said["v"] >= 10 or "bytes_accepted" not in said, "the key came later"
+        assert said["v"] < 10 or is_of_a_day(said["since"], said["until"]), "it is not a part of one day"
     if "degraded" in said:
         whole = said["degraded"]
         assert said["v"] >= 7 and [*whole] == ["steps", "whole", "cells"] and whole["steps"], "what it was made of"

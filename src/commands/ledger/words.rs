@@ -105,11 +105,19 @@ pub(super) fn words(what: &What) -> String {
             format!("of the window of `{dataset}` that began at {window_start}: {outcome}")
         }
         What::Damage { of, places } => format!("the {of} was found damaged, in {}", count(*places, "place")),
-        What::Work { cpu_seconds, records, bytes_in } => format!(
-            "since the start, or since this was said last, the gateway worked {} and took in {records} records{}, in steps",
-            count(*cpu_seconds, "CPU second"),
-            bytes_in.map(|bytes| format!(", of {bytes} bytes of payloads that came in")).unwrap_or_default()
-        ),
+        What::Work { since, until, cpu_seconds, cpu_milliseconds, records, bytes_in, bytes_accepted } => {
+            let when = since.as_ref().zip(until.as_ref()).map(|(since, until)| format!("from {since} to {until}"));
+            let when = when.unwrap_or_else(|| "since the start, or since this was said last".to_owned());
+            let milliseconds = cpu_milliseconds.map(|milliseconds| count(milliseconds, "CPU millisecond"));
+            let cpu = milliseconds.unwrap_or_else(|| count(cpu_seconds.unwrap_or(0), "CPU second"));
+            let came_in =
+                bytes_in.map(|bytes| format!(", of {bytes} bytes of payloads that came in")).unwrap_or_default();
+            let accepted = bytes_accepted.iter().flatten().map(|(stream, bytes)| format!("{bytes} of `{stream}`"));
+            let accepted = Vec::from_iter(accepted).join(", ");
+            let accepted =
+                if accepted.is_empty() { accepted } else { format!("; bytes of accepted records: {accepted}") };
+            format!("{when}, the gateway worked {cpu} and took in {records} records{came_in}{accepted}, in steps")
+        }
         What::Missed { entries } => {
             let missed = if *entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };
             format!("{missed} not written, because the ledger could not be; no intent among them")
@@ -128,10 +136,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_a_sentence_that_holds_what_it_names() {
-        let golden = include_str!("../../../tests/golden/ledger-entries-8.jsonl");
+        let golden = include_str!("../../../tests/golden/ledger-entries-10.jsonl");
         let all: Vec<What> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap().what).collect();
         let said: Vec<String> = all.iter().map(words).collect();
-        assert_eq!(said.len(), 20);
+        assert_eq!(said.len(), 22);
         let says = |kind: &str, parts: &[&str]| {
             let at = all.iter().position(|what| what.kind() == kind).unwrap();
             let sentence = &said[at];
@@ -153,7 +161,16 @@ mod tests {
         );
         says("damage", &["the outbox was found damaged, in 2 places"]);
         says("privacy", &["`payments` that began at 2026-11-26T03:00:00Z: cells got noise, for a rho of 0.01"]);
-        says("work", &["worked 86 CPU seconds and took in 4000000 records"]);
+        says(
+            "work",
+            &["since the start, or since this was said last", "worked 86 CPU seconds and took in 4000000 records"],
+        );
+        for part in [
+            "from 2026-11-26T00:00:00Z to 2026-11-27T00:00:00Z, the gateway worked 86250 CPU milli",
+            "1310720000 of `payments`",
+        ] {
+            assert!(said.last().unwrap().contains(part), "{part}: {said:?}");
+        }
         says(
             "denied",
             &["release 5f5f", "was not sent to `hub`, and will not be: no policy lets `payments` go there any more"],

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::span::Span;
+use super::worked::Worked;
 use crate::domain::privacy::Rho;
 use crate::ledger::entry::{Entry, Known, Outcome, Paid, Reread, What};
 
 /// What the entries of a span of time come to.
 #[derive(Default)]
 pub(super) struct Account {
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    span: Span,
     /// Entries in the span.
     pub(super) entries: u64,
     /// Entries of a later version, which say nothing to this program.
@@ -29,9 +30,11 @@ pub(super) struct Account {
     releases: BTreeMap<(String, String), Release>,
     /// Releases that were about to leave before the span and were not confirmed then, by destination and id. They belong to
     /// that time, also if they were about to leave again in the span.
-    earlier: BTreeSet<(String, String)>,
+    earlier: BTreeMap<(String, String), Given>,
     /// Bytes that destinations were given.
     pub(super) sent: BTreeMap<String, u64>,
+    /// What those bytes were, by destination.
+    pub(super) given: BTreeMap<String, BTreeSet<Given>>,
     pub(super) withheld: BTreeMap<String, Withheld>,
     /// Releases that were shed, by destination and id: each once.
     shed: BTreeMap<(String, String), Shed>,
@@ -91,8 +94,15 @@ pub(super) struct Flow {
 }
 
 struct Release {
-    dataset: String,
+    given: Given,
     is_confirmed: bool,
+}
+
+/// A dataset, as the policies of a digest have it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Given {
+    pub(super) dataset: String,
+    pub(super) policy: String,
 }
 
 /// A release that was not sent for lack of bytes in the budget of its destination.
@@ -155,32 +165,6 @@ pub(super) struct Quarantine {
     pub(super) discarded: u64,
 }
 
-/// What gateways worked.
-#[derive(Default)]
-pub(super) struct Worked {
-    /// Entries that say so.
-    pub(super) entries: u64,
-    /// What the process took of all cores.
-    pub(super) cpu_seconds: u64,
-    /// Records that were taken in meanwhile, in steps.
-    pub(super) records: u64,
-    /// Bytes of payloads that came in meanwhile, in steps, and how many entries say so: an older version does not.
-    bytes_in: u64,
-    entries_with_bytes: u64,
-}
-
-impl Worked {
-    /// How many bytes of payloads came in, in steps. `None`: not all entries say so.
-    pub(super) fn bytes_in(&self) -> Option<u64> {
-        (self.entries > 0 && self.entries_with_bytes == self.entries).then_some(self.bytes_in)
-    }
-
-    /// CPU seconds for a million records.
-    pub(super) fn per_million(&self) -> Option<f64> {
-        (self.records > 0).then(|| self.cpu_seconds as f64 * 1e6 / self.records as f64)
-    }
-}
-
 /// A model that is another one since a start.
 pub(super) struct Model {
     pub(super) since: String,
@@ -215,8 +199,8 @@ fn left_out(all: &BTreeMap<(String, String), Shed>) -> BTreeMap<(&str, &str, Opt
 }
 
 impl Account {
-    pub(super) fn of(from: Option<Timestamp>, to: Option<Timestamp>) -> Self {
-        Self { from, to, ..Self::default() }
+    pub(super) fn of(span: Span) -> Self {
+        Self { span, ..Self::default() }
     }
 
     /// Of what left, only the model that its records are scored by stays; `of` names it by the dataset.
@@ -232,28 +216,27 @@ impl Account {
         self.sent.values().sum()
     }
 
-    fn is_in_span(&self, entry: &Entry) -> bool {
-        // Every version writes times that can be read.
-        entry
-            .time
-            .parse::<Timestamp>()
-            .is_ok_and(|time| self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time < to))
-    }
-
     /// Hears an entry. What becomes of a release is heard after the span, too.
     pub(super) fn hear(&mut self, _number: u64, entry: Option<&Entry>) {
         let Some(entry) = entry else {
             self.unread += 1;
             return;
         };
+        // Every version writes times that can be read.
+        let at = entry.time.parse::<Timestamp>().ok();
+        if let Some(at) = at {
+            self.work.hear(&self.span, at, &entry.what);
+        }
         if let What::Start { models, .. } = &entry.what {
             self.models_now.clone_from(models);
+            at.into_iter().for_each(|at| self.work.starts(at));
         }
-        if !self.is_in_span(entry) {
+        if !at.is_some_and(|at| self.span.holds(at)) {
             self.hear_of_releases(&entry.what);
             match &entry.what {
-                What::Intent { release, destination, .. } => {
-                    self.earlier.insert((destination.clone(), release.clone()));
+                What::Intent { release, destination, dataset, policy, .. } => {
+                    let given = Given { dataset: dataset.clone(), policy: policy.clone() };
+                    self.earlier.insert((destination.clone(), release.clone()), given);
                 }
                 What::Sent { destination, releases, .. } => releases.iter().for_each(|release| {
                     self.earlier.remove(&(destination.clone(), release.clone()));
@@ -285,10 +268,11 @@ impl Account {
                 release, destination, dataset, window_start, window_end, policy, cells, degraded, ..
             } => {
                 let key = (destination.clone(), release.clone());
-                if self.releases.contains_key(&key) || self.earlier.contains(&key) {
+                if self.releases.contains_key(&key) || self.earlier.contains_key(&key) {
                     return;
                 }
-                self.releases.insert(key, Release { dataset: dataset.clone(), is_confirmed: false });
+                let given = Given { dataset: dataset.clone(), policy: policy.clone() };
+                self.releases.insert(key, Release { given, is_confirmed: false });
                 let flow = self.flows.entry((destination.clone(), dataset.clone())).or_default();
                 flow.releases += 1;
                 flow.cells += cells;
@@ -313,8 +297,13 @@ impl Account {
                     last.clone_from(window_end);
                 }
             }
-            What::Sent { destination, bytes, .. } => {
+            What::Sent { destination, bytes, releases } => {
                 *self.sent.entry(destination.clone()).or_default() += bytes;
+                let keys = releases.iter().map(|release| (destination.clone(), release.clone()));
+                let of_release =
+                    |key| self.releases.get(&key).map(|release| &release.given).or_else(|| self.earlier.get(&key));
+                let given = keys.filter_map(of_release).cloned();
+                self.given.entry(destination.clone()).or_default().extend(given);
                 self.hear_of_releases(&entry.what);
             }
             What::Unsettled { .. } => self.hear_of_releases(&entry.what),
@@ -368,13 +357,8 @@ impl Account {
             What::Damage { of, places } => {
                 self.damage.push(Damage { found: time(), of: of.clone(), places: *places });
             }
-            What::Work { cpu_seconds, records, bytes_in } => {
-                self.work.entries += 1;
-                self.work.cpu_seconds += cpu_seconds;
-                self.work.records += records;
-                self.work.entries_with_bytes += u64::from(bytes_in.is_some());
-                self.work.bytes_in += bytes_in.unwrap_or(0);
-            }
+            // It is heard of whatever time it was written at.
+            What::Work { .. } => {}
             What::Missed { entries } => self.missed += entries,
         }
     }
@@ -394,7 +378,7 @@ impl Account {
         let key = (destination.to_owned(), release.to_owned());
         let Some(release) = self.releases.get_mut(&key).filter(|release| !release.is_confirmed) else { return };
         release.is_confirmed = true;
-        if let Some(flow) = self.flows.get_mut(&(key.0, release.dataset.clone())) {
+        if let Some(flow) = self.flows.get_mut(&(key.0, release.given.dataset.clone())) {
             flow.confirmed += 1;
         }
     }
@@ -555,7 +539,7 @@ mod tests {
         let november = (Some(time("2026-11-01T00:00:00Z")), None);
         let both = (None, None);
         let counted = [october, november, both].map(|(from, to)| {
-            let mut account = Account::of(from, to);
+            let mut account = Account::of(Span { from, to });
             for (at, what) in &said {
                 let entry = Entry::new(time(at).as_microsecond(), what.clone());
                 account.hear(0, Some(&entry));

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 mod laws;
 
-use super::account::{Quarantine, Spent, Worked};
+use super::account::{Quarantine, Spent};
 use super::cost::Border;
 use super::{Egress, NOT_PROVED, Report, Rules};
 use crate::ledger::entry::{Outcome, Reread};
@@ -26,8 +26,8 @@ pub(super) fn page(report: &Report) -> String {
     page.raw(&format!("</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>What left: "));
     page.text(name);
     page.raw("</h1>\n");
-    let from = report.from.map_or_else(|| "the beginning of the ledger".to_owned(), |from| from.to_string());
-    let to = report.to.map_or_else(|| "its end".to_owned(), |to| to.to_string());
+    let from = report.span.from.map_or_else(|| "the beginning of the ledger".to_owned(), |from| from.to_string());
+    let to = report.span.to.map_or_else(|| "its end".to_owned(), |to| to.to_string());
     page.paragraph(&format!("From {from} to {to}. {} entries, all as they were signed.", account.entries));
     left(&mut page, report);
     cost(&mut page, report);
@@ -96,37 +96,72 @@ fn cost(page: &mut Page, report: &Report) {
     let ratio = cost.ratio().map(|ratio| format!(", {ratio:.0} to 1")).unwrap_or_default();
     let currency = &cost.currency;
     let saved = cost.saved().map(|amount| format!(" This saved {amount:.2} {currency}.")).unwrap_or_default();
-    page.paragraph(&format!("{} bytes came in, {} left{ratio}.{saved}", cost.bytes_in, cost.bytes_out));
+    let accepted =
+        cost.bytes_accepted.map(|bytes| format!(", {bytes} of them of accepted records")).unwrap_or_default();
+    page.paragraph(&format!("{} bytes came in{accepted}, {} left{ratio}.{saved}", cost.bytes_in, cost.bytes_out));
     if cost.is_of_ledger {
         page.paragraph(
-            "The gateway counts the bytes that come in, in steps: payloads of all requests, those of refused records too.",
+            "The gateway counts the bytes that come in, in steps: payloads of all requests, those of refused records and those \
+             that were sent again too.",
         );
+        page.paragraph(match cost.bytes_accepted {
+            Some(_) => {
+                "Only those of accepted records are compared with what left. Of a request of which records were refused, they \
+                 have their share by number. Records from quarantine are not among them."
+            }
+            None => {
+                "An earlier version wrote some of this, and did not tell the bytes of accepted records: all that came in are \
+                 compared with what left."
+            }
+        });
     }
     if cost.borders.is_empty() {
         return;
     }
     let amount = |amount: Option<f64>| amount.map(|amount| format!("{amount:.2}")).unwrap_or_default();
     let rows = cost.borders.iter().map(|border| {
-        let Border { destination, from, to, bytes_out, price_per_gib, saved } = border;
+        let Border { destination, from, to, streams, bytes_in, bytes_out, price_per_gib, saved } = border;
         let to = to.as_deref().unwrap_or("not declared");
         let crossed = format!("{from} to {to}");
-        vec![destination.clone(), crossed, bytes_out.to_string(), amount(*price_per_gib), amount(*saved)]
+        let streams = streams.as_ref().map(|streams| Vec::from_iter(streams.iter().cloned()).join(", "));
+        vec![
+            destination.clone(),
+            crossed,
+            streams.unwrap_or_else(|| "not known".to_owned()),
+            bytes_in.map(|bytes| bytes.to_string()).unwrap_or_default(),
+            bytes_out.to_string(),
+            amount(*price_per_gib),
+            amount(*saved),
+        ]
     });
     let (price, saved) = (format!("#{currency} per GiB"), format!("#{currency} saved"));
-    page.table(&["destination", "border", "#bytes", &price, &saved], rows.collect(), "");
-    page.paragraph("Saved is what it would have cost more to send all that came in to this destination.");
+    let header = ["destination", "border", "of streams", "#their bytes", "#bytes that left", &price, &saved];
+    page.table(&header, rows.collect(), "");
+    page.paragraph(
+        "Saved is what it would have cost more to send the accepted records themselves, once, to this destination: those of \
+         the streams of which a dataset went there in this time.",
+    );
 }
 
 fn work(page: &mut Page, report: &Report) {
     page.heading("What it took");
-    let Worked { entries, cpu_seconds, records, .. } = &report.account.work;
-    if *entries == 0 {
+    let work = &report.account.work;
+    let Some(until) = work.until else {
         return page.paragraph("The ledger does not say: it does at the end of each day (UTC), and at stops.");
-    }
+    };
+    let (seconds, records) = (work.cpu_seconds(), work.records);
     page.paragraph(&format!(
-        "The gateway worked {cpu_seconds} CPU seconds, from its starts on, and took in {records} records, in steps."
+        "The gateway worked {seconds:.3} CPU seconds, from its starts on, and took in {records} records, in steps. The ledger \
+         says so, and what came in, until {until}."
     ));
-    let Some(per_million) = report.account.work.per_million() else { return };
+    if work.in_part > 0 {
+        page.paragraph(&format!(
+            "Of {} entries on this, only a part of the time that they are about is in this report. Of all that they say, the \
+             same share counts. Reports of whole days (UTC) need no shares.",
+            work.in_part
+        ));
+    }
+    let Some(per_million) = work.per_million() else { return };
     let joules = report.watts.map(|watts| {
         let joules = per_million * watts;
         format!(

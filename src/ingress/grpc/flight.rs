@@ -91,6 +91,7 @@ impl FlightService for Service {
             caller: Arc::new(Waits(sender)),
             answers,
             reader: None,
+            batch_bytes: 0,
             refused: None,
         };
         put.ask(Content::Nothing, Charge::default()).await.map_err(|rejection| rejection.status())?;
@@ -185,6 +186,8 @@ struct Put {
     answers: mpsc::UnboundedReceiver<Answer>,
     /// What the messages so far have said; `None` before the schema.
     reader: Option<Reader>,
+    /// The bytes of the newest batch, as they came.
+    batch_bytes: usize,
     /// Why the first batch of those that were refused was: the call ends with it.
     refused: Option<Status>,
 }
@@ -258,6 +261,7 @@ impl Put {
     async fn ask(&mut self, content: Content, charge: Charge) -> Result<Answer, Rejection> {
         let (served, reply) = (Some(Arc::clone(&self.served)), request::Reply::new(Arc::clone(&self.caller), 0));
         let mut request = request::Request::new(served, Arc::clone(&self.origin), self.number, content, reply);
+        request.payload_bytes = self.batch_bytes;
         request.charge = charge;
         self.inbox.push(Box::new(request));
         let answer = self.answers.recv().await.ok_or(Reason::Internal)?;
@@ -289,6 +293,7 @@ impl Put {
         };
         let bytes = data.data_body.len();
         let is_batch = message.header_type() == MessageHeader::RecordBatch;
+        self.batch_bytes = bytes;
         Telemetry::add(&served.counts.bytes_in, bytes);
         Telemetry::add(&served.counts.requests_in, usize::from(is_batch));
         let limit = limits.batch_bytes_max;

@@ -216,7 +216,8 @@ impl Call {
             None => Arc::clone(self.intake.telemetry().of("")),
         };
         Telemetry::add(&counts.requests_in, 1);
-        Telemetry::add(&counts.bytes_in, payload.as_ref().map_or(0, Payload::len));
+        let payload_bytes = payload.as_ref().map_or(0, Payload::len);
+        Telemetry::add(&counts.bytes_in, payload_bytes);
         let number = Number { epoch: self.epoch, sequence };
         let opened = match introduced {
             Ok(()) => self.open(payload).await,
@@ -247,6 +248,7 @@ impl Call {
         let caller: Arc<dyn Caller> = self.replies.clone();
         let reply = request::Reply::new(caller, ticket);
         let mut request = request::Request::new(served, Arc::clone(origin), number, content, reply);
+        request.payload_bytes = payload_bytes;
         request.promised = self.intake.promise(complete_through);
         request.wants_outputs = want_scores;
         request.charge = of_records;
