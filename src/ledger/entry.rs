@@ -243,16 +243,16 @@ pub enum What {
     /// What the gateway worked in a part of a day (UTC): since it started, or since the last such entry of the same run ended.
     /// It is said when the day has ended, and at a stop. From version 6 on.
     Work {
-        /// When that part begins. From version 10 on, as all that is there or not but `bytes_in`.
+        /// When that part begins. From version 10 on.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         since: Option<String>,
-        /// When it ends, at the latest with the day.
+        /// When it ends, at the latest with the day. From version 10 on.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         until: Option<String>,
         /// What the process took of all cores, in whole seconds. Before version 10.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         cpu_seconds: Option<u64>,
-        /// What the process took of all cores.
+        /// What the process took of all cores. From version 10 on.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         cpu_milliseconds: Option<u64>,
         /// Records that it took in, in the steps in which metrics tell it.
@@ -261,7 +261,7 @@ pub enum What {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         bytes_in: Option<u64>,
         /// By stream: bytes of the payloads of records that were taken in, in the steps of the stream's metrics. A stream that
-        /// is not there has less than a step.
+        /// is not there has less than a step. From version 10 on; not there if too many streams have some.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         bytes_accepted: Option<BTreeMap<String, u64>>,
     },
