@@ -147,7 +147,13 @@ async def killed(run, site, moment, when):
     out = run.deployment.root / "strace.out"
     out.write_text("")
     how = "signal=KILL" if moment == BEFORE else f"delay_exit={HELD_SECONDS}s"
-    traced = [argument for path in run.deployment.root.glob(site.files) for argument in ("-P", str(path))] if site.files else []
+    try:
+        # The first release makes some of the files.
+        await until(lambda: not site.files or files(run, site), f"{site.files} is there", REACHED_WITHIN_SECONDS)
+    except TimeoutError:
+        await run.gateway.kill()
+        return None
+    traced = [argument for path in files(run, site) for argument in ("-P", str(path))]
     pid = thread_of(run.gateway.process.pid, site.thread) if site.thread else run.gateway.process.pid
     tracer = await asyncio.create_subprocess_exec(
         "strace", *([] if site.thread else ["-f"]), "-qq", "-y", "-xx", "-s", "65536", "-o", str(out), "-e", "signal=none",
@@ -168,6 +174,11 @@ async def killed(run, site, moment, when):
     calls = [Call(found[1], found[2], plain(found[2])) for found in map(CALL.match, out.read_text().splitlines()) if found]
     at = max((number for number, call in enumerate(calls) if call.name == site.call), default=None)
     return [] if at is None else site.of(calls[at], calls[:at])
+
+
+def files(run, site):
+    """The files of a site that are there."""
+    return list(run.deployment.root.glob(site.files)) if site.files else []
 
 
 def thread_of(pid, name):
