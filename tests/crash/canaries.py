@@ -359,7 +359,11 @@ class Canaries:
         add_events(request, map(json.dumps, records))
         async with grpc.aio.insecure_channel(run.deployment.address) as channel:
             once = channel.unary_unary(PUBLISH_ONCE, request_serializer=None, response_deserializer=None)
-            answer = await once(request.SerializeToString(), timeout=60)
+            try:
+                answer = await once(request.SerializeToString(), timeout=60)
+            except grpc.aio.AioRpcError as error:
+                self.said += f"{error.details()}{error.trailing_metadata()}".encode()
+                return
         self.said += answer
         self.few += run.pb.PublishResponse.FromString(answer).accepted
 

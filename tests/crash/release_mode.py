@@ -24,10 +24,12 @@ per   = "PT1S"
 """
 BEFORE, AFTER = "before", "after"
 HELD_SECONDS = 60
-# More than a thread makes of one kind for a file.
-ATTEMPTS = 12
-REACHED_WITHIN_SECONDS = 2.0
-TRACED = "pwritev,fdatasync,fsync,rename,openat"
+# Of two or three calls that take turns, each is come to.
+ATTEMPTS = 16
+# After so many in a row at which no call comes in this time, none will.
+IN_VAIN = 2
+REACHED_WITHIN_SECONDS = 4.0
+TRACED = "pwritev,fdatasync,unlink,fchmod,rename"
 # What says that nothing follows, in the logs: a frame without an entry.
 EMPTY_FRAME = "iov_len=40}"
 
@@ -67,41 +69,35 @@ def of_destination(call, earlier):
     if "/budgets/" in call.plain:
         return ["the payment"]
     if "/cursors/" in call.plain:
-        writes = [one for one in [*earlier, call] if one.name == "pwritev" and "/cursors/" in one.plain]
+        writes = [one for one in [*earlier, call] if one.name == "pwritev"]
         # The last numbers of a cursor: through where files are written, and through where the next one will be.
         last = writes[-1].written[-16:] if writes else b""
         return [] if len(last) < 16 else ["the cursor"] if last[:8] == last[8:] else ["what the next file will hold"]
-    if "/released/" not in call.plain:
-        return []
-    if ".part" in call.plain:
-        return ["the file"]
-    # The directory is made durable before the file, too.
-    synced = [one.plain for one in earlier if one.name == "fsync"]
-    return ["the file's directory"] if call.name == "fsync" and synced and ".part" in synced[-1] else []
+    return ["the file"] if "/released/" in call.plain else []
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where a release comes by: a thread, or all threads at some files, a kind of call of it, and the steps that there are to be."""
+    """Where a release comes by: a thread or all, a kind of call, perhaps at some files only, and the steps that there are to be."""
 
     thread: str | None
     call: str
     steps: tuple
     of: object
     files: str = ""
-    first: int = 1  # K: with every file its directory's parents are opened and made durable before it
 
 
+OUTBOX, LEDGER = "disk/journal/outbox/*.segment", "disk/journal/ledger/log/*.segment"
+CURSOR, PAID = f"disk/journal/cursors/{DESTINATION}", f"disk/journal/budgets/{DESTINATION}"
+TO = f"to-{DESTINATION}"
 SITES = (
-    Site(None, "pwritev", ("the release in the outbox",), of_outbox, "disk/journal/outbox/*.segment"),
-    Site(None, "fdatasync", ("the release in the outbox",), of_outbox, "disk/journal/outbox/*.segment"),
-    Site(f"to-{DESTINATION}", "pwritev", ("what the next file will hold", "the payment", "the file", "the cursor"), of_destination),
-    Site(f"to-{DESTINATION}", "fdatasync", ("what the next file will hold", "the payment", "the cursor"), of_destination),
-    Site(None, "pwritev", ("the intent", "what was sent"), of_ledger, "disk/journal/ledger/log/*.segment"),
-    Site(None, "fdatasync", ("the intent", "what was sent"), of_ledger, "disk/journal/ledger/log/*.segment"),
-    Site(f"to-{DESTINATION}", "openat", ("the file",), of_destination, first=6),
-    Site(f"to-{DESTINATION}", "fsync", ("the file", "the file's directory"), of_destination, first=6),
-    Site(f"to-{DESTINATION}", "rename", ("the file",), of_destination),
+    *(Site(None, call, ("the release in the outbox",), of_outbox, OUTBOX) for call in ("pwritev", "fdatasync")),
+    *(Site(TO, call, ("what the next file will hold", "the cursor"), of_destination, CURSOR) for call in ("pwritev", "fdatasync")),
+    *(Site(TO, call, ("the payment",), of_destination, PAID) for call in ("pwritev", "fdatasync")),
+    *(Site(None, call, ("the intent", "what was sent"), of_ledger, LEDGER) for call in ("pwritev", "fdatasync")),
+    # One each for a file, while its directories are made durable again and again: what is left of an earlier one is removed, then it
+    # is there; it is written, then durable; it has its name, then that is durable.
+    *(Site(TO, call, ("the file",), of_destination) for call in ("unlink", "fchmod", "rename")),
 )
 
 
@@ -131,26 +127,33 @@ async def release(options):
 
 async def sweep(run, site, moment, reached):
     """Kills it at one call after the other of a kind, until each of its steps was come to."""
-    left = set(site.steps)
+    left, in_vain = set(site.steps), 0
     for attempt in range(ATTEMPTS):
         await run.under_load()
-        steps = await killed(run, site, moment, (site.first - 1 + attempt) % ATTEMPTS + 1)
+        steps = await killed(run, site, moment, attempt + 1)
         run.count_crash()
         run.check_ledger()
         await run.gateway.start()
         run.look()
-        reached.update((moment, site.call, step) for step in steps)
-        left -= set(steps)
-        if not left:
+        in_vain = in_vain + 1 if steps is None else 0
+        left -= set(steps or ())
+        reached.update((moment, site.call, step) for step in steps or ())
+        if not left or in_vain == IN_VAIN:
             return
 
 
 async def killed(run, site, moment, when):
-    """Kills it at the next call but so many of a kind. Which steps that was in; none if it was not come to."""
+    """Kills it at the next call but so many of a kind. Which steps that was in; None if it was not come to."""
     out = run.deployment.root / "strace.out"
     out.write_text("")
     how = "signal=KILL" if moment == BEFORE else f"delay_exit={HELD_SECONDS}s"
-    traced = [argument for path in run.deployment.root.glob(site.files) for argument in ("-P", str(path))] if site.files else []
+    try:
+        # The first release makes some of the files.
+        await until(lambda: not site.files or files(run, site), f"{site.files} is there", REACHED_WITHIN_SECONDS)
+    except TimeoutError:
+        await run.gateway.kill()
+        return None
+    traced = [argument for path in files(run, site) for argument in ("-P", str(path))]
     pid = thread_of(run.gateway.process.pid, site.thread) if site.thread else run.gateway.process.pid
     tracer = await asyncio.create_subprocess_exec(
         "strace", *([] if site.thread else ["-f"]), "-qq", "-y", "-xx", "-s", "65536", "-o", str(out), "-e", "signal=none",
@@ -159,7 +162,7 @@ async def killed(run, site, moment, when):
     try:
         await until(lambda: not run.gateway.running or "(DELAYED)" in out.read_text(), "the call is come to", REACHED_WITHIN_SECONDS)
     except TimeoutError:
-        return []
+        return None
     finally:
         # What is held by its tracer dies only without it.
         if run.gateway.running:
@@ -171,6 +174,11 @@ async def killed(run, site, moment, when):
     calls = [Call(found[1], found[2], plain(found[2])) for found in map(CALL.match, out.read_text().splitlines()) if found]
     at = max((number for number, call in enumerate(calls) if call.name == site.call), default=None)
     return [] if at is None else site.of(calls[at], calls[:at])
+
+
+def files(run, site):
+    """The files of a site that are there."""
+    return list(run.deployment.root.glob(site.files)) if site.files else []
 
 
 def thread_of(pid, name):
