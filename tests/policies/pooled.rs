@@ -52,7 +52,7 @@ const LANES: usize = 3;
 
 /// Bugs of the gateway that must be found.
 #[cfg(feature = "planted-bugs")]
-const PLANTED: [&str; 20] = [
+const PLANTED: [&str; 21] = [
     "bins-free",
     "cells-in-records",
     "datasets-judged-apart",
@@ -64,6 +64,7 @@ const PLANTED: [&str; 20] = [
     "late-restated",
     "no-dedup",
     "nulls-by-subtraction",
+    "overlaps-let-through",
     "partitions-let-through",
     "parts-alone",
     "remainder-of-all",

@@ -79,6 +79,8 @@ pub(super) enum Kind {
 pub(super) enum Other {
     Keys,
     Windows,
+    /// They overlap.
+    Hopping,
 }
 
 /// How a life of the gateway ends.
@@ -130,6 +132,7 @@ impl Run {
     pub(super) fn new(seed: u64, bug: &'static str) -> Self {
         let mut tape = Tape::new(seed);
         let kinds = match bug {
+            "overlaps-let-through" => [Kind::Parted(Other::Hopping); 3],
             "partitions-let-through" => [Other::Keys, Other::Windows, Other::Keys].map(Kind::Parted),
             _ => [Kind::Longer, Kind::Defers(1 + tape.below(3) as u32), Kind::Relaxed],
         };
@@ -277,7 +280,10 @@ impl Run {
         match self.tape.below(6) {
             0 | 1 => {
                 let minutes = (0..1 + self.tape.below(5)).map(|_| 1 + self.tape.below(self.minute as usize) as u32);
-                let minutes: Vec<u32> = minutes.collect();
+                // What is late for one window can be in time for another that overlaps it: then there is none.
+                let is_hopping = self.kind == Kind::Parted(Other::Hopping);
+                let from = if is_hopping { self.book.closed } else { 0 };
+                let minutes: Vec<u32> = minutes.map(|minute| minute.max(from)).collect();
                 let records = self.records(&minutes);
                 self.send(life, &records).await;
             }
@@ -474,6 +480,7 @@ fn deployment(kind: Kind, small: bool, tape: &mut Tape) -> Deployment {
     let parted = |size: &str, keys: &str| changed(&sums("parted", size, keys), "coarser_than = \"by_city\"\n", "");
     let (more, desk, hub) = match kind {
         Kind::Parted(Other::Keys) => (parted("PT1M", CITY), by_city, of_both),
+        Kind::Parted(Other::Hopping) => (parted("PT2M\", every = \"PT1M", &both), by_city, of_both),
         Kind::Parted(Other::Windows) => (parted("PT4M", &both), by_city, of_both),
         Kind::Longer => (
             sums("longer", "PT3M", &both) + &sums("longest", "PT3M", COUNTRY),
