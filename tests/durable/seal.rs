@@ -252,7 +252,7 @@ fn no_card_number_is_on_disk_and_without_the_key_nothing_of_it_is_counted() {
         let log = deployment.restart();
         assert_eq!(log.matches(message).count(), 1, "{log}");
         let line = log.lines().find(|line| line.contains(message)).unwrap();
-        assert!(line.contains("eu-gdpr") && line.contains("payments: 8417"), "{line}");
+        assert!(line.contains("eu-gdpr") && line.contains("payments") && !line.contains("8417"), "{line}");
         assert_eq!(deployment.releases(), before, "{log}");
         assert!(before < all);
     }
