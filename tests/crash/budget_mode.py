@@ -1,6 +1,7 @@
 """As `kill` and `syscall`, with a second destination whose budget of bytes does not suffice: paid for first, and each release in
 one form or none. What leaves as what has changed says the whole to who follows it."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -21,6 +22,8 @@ THRIFTY, ROUNDED = "thrifty", "events_rounded"
 # The first windows leave whole, and others after pauses; between them some leave as what has changed, some with their largest
 # row alone, and some are shed.
 BYTES, PER_SECONDS = 20_000, 6
+# The bytes are measured for this load: with a greater one, none are left for what has changed.
+RECORDS_PER_SECOND, LOAD_MS = 30_000.0, 800
 # So many windows need more bytes than come in meanwhile.
 MANY_WINDOWS = 50
 # Of so many some leave as what has changed, unless the gateway is killed right after each start.
@@ -61,6 +64,8 @@ async def budget(options):
     """Kills a gateway, one of whose destinations has too few bytes: at random instants, then at system calls."""
     # Always JSON lines: how many bytes there are is measured for them, and in other formats so few changes take no fewer.
     kinds = {"policy": POLICY + ACCEPTED, "more": Files("", THRIFTY).toml(THRIFTY, None) + BUDGET, "judge": Thrifty}
+    load = {"records_per_second": min(options.records_per_second, RECORDS_PER_SECOND), "load_ms": min(options.load_ms, LOAD_MS)}
+    options = dataclasses.replace(options, **load)
     outcome = await modes.kill(options, "budget", **kinds)
     outcome.add(await syscalls.syscall(options, "budget-syscall", **kinds))
     return outcome
