@@ -187,7 +187,7 @@ impl Pipeline {
         self.sequencer.windows()
     }
 
-    /// Whether what the journal held at the start is counted. No window closes before.
+    /// Whether what the journal held at the start is counted. Nothing that closes is released before.
     #[must_use]
     pub fn has_replayed(&self) -> bool {
         self.has_replayed.load(Ordering::Acquire)

@@ -57,7 +57,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request as it came. Without an epoch in its number, its producer's series goes on.
+    /// A request as it came. Its number has epoch 0 if its producer names none.
     #[must_use]
     pub fn new(
         served: Option<Arc<Served>>,

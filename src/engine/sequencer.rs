@@ -268,7 +268,7 @@ impl Sequencer {
         }
         let closes = !effects.is_empty();
         for Effect::Close { dataset, before, watermark, refused } in effects {
-            // One input closes a dataset's windows at most once, and each has room.
+            // Each dataset is there once at most, and has room.
             let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else { continue };
             let bytes = Entry::Closed { dataset: dataset.clone(), before: Before::Time(before), watermark }.encode();
             let lsn = state.next(bytes.len() as u64);
